@@ -1,0 +1,123 @@
+//! Handles to tables, and the names under which they are found again.
+//!
+//! Invariants
+//! I1. A name is taken from the creation of its table until its last handle is closed (C-14).
+//! I2. A closed handle has no waiter: whoever waits through it is told, and whoever comes later
+//!     finds it closed.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Deref;
+
+use crate::error::{Error, Result};
+use crate::lock::Scope;
+use crate::process::PerProcess;
+use crate::sync::{Arc, Mutex};
+use crate::table::{Cursor, Table, TableOptions};
+
+/// A table's name, as long as it has one.
+#[derive(Debug)]
+struct Named {
+    table: Arc<Table>,
+    handles: usize,
+}
+
+fn names() -> &'static Mutex<HashMap<String, Named>> {
+    static NAMES: PerProcess<Mutex<HashMap<String, Named>>> = PerProcess::new();
+    NAMES.get(Mutex::default)
+}
+
+/// The name of the table that has this number, as long as it has a name and a handle.
+pub(crate) fn name_of(table: u64) -> Option<String> {
+    let names = names().lock();
+    names.iter().find(|(_, named)| named.table.id() == table).map(|(name, _)| name.clone())
+}
+
+/// A table and the scope of one handle to it: what a call under way keeps when the handle is
+/// closed meanwhile (C-14).
+#[derive(Debug)]
+pub struct Opened {
+    table: Arc<Table>,
+    scope: Scope,
+}
+
+impl Opened {
+    /// Starts an iteration over the table; it outlives the handle.
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(Arc::clone(&self.table))
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+}
+
+impl Deref for Opened {
+    type Target = Table;
+    fn deref(&self) -> &Table {
+        &self.table
+    }
+}
+
+/// A handle to a table. Dropping it closes it: calls that wait for a lock through it end with
+/// `Error::Closed`.
+#[derive(Debug)]
+pub struct OpenTable(Arc<Opened>);
+
+impl OpenTable {
+    /// Makes a table; `Error::Exists` if its name is taken.
+    pub fn create(options: TableOptions) -> Result<Self> {
+        let name = options.name.clone();
+        let table = Arc::new(Table::new(options));
+        if let Some(name) = name {
+            match names().lock().entry(name) {
+                Entry::Occupied(_) => return Err(Error::Exists),
+                Entry::Vacant(free) => {
+                    free.insert(Named { table: Arc::clone(&table), handles: 1 });
+                }
+            }
+        }
+        Ok(Self::to(table))
+    }
+
+    /// One more handle to a named table; `Error::NotFound` if there is none of that name.
+    pub fn open(name: &str) -> Result<Self> {
+        let mut names = names().lock();
+        let named = names.get_mut(name).ok_or(Error::NotFound)?;
+        named.handles += 1;
+        Ok(Self::to(Arc::clone(&named.table)))
+    }
+
+    fn to(table: Arc<Table>) -> Self {
+        Self(Arc::new(Opened { table, scope: Scope::new() }))
+    }
+
+    /// What a call keeps for its duration.
+    pub(crate) fn enter(&self) -> Arc<Opened> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Deref for OpenTable {
+    type Target = Opened;
+    fn deref(&self) -> &Opened {
+        &self.0
+    }
+}
+
+impl Drop for OpenTable {
+    fn drop(&mut self) {
+        self.scope.close();
+        let Some(name) = self.name() else { return };
+        let mut names = names().lock();
+        if let Entry::Occupied(mut named) = names.entry(name.to_owned()) {
+            // A table of the same name that came after this one is another table.
+            if Arc::ptr_eq(&named.get().table, &self.0.table) {
+                named.get_mut().handles -= 1;
+                if named.get().handles == 0 {
+                    named.remove();
+                }
+            }
+        }
+    }
+}

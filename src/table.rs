@@ -1,0 +1,437 @@
+//! Tables: tuples per key. The only file that knows flurry.
+//!
+//! A map from key to row; a row holds the tuples of its key behind a mutex of its own. An update
+//! of a key that has tuples touches its row alone; the map changes only when a key appears or
+//! goes. No callback of a user ever runs in here.
+//!
+//! Invariants
+//! I1. A row in the map has at least one tuple. The write that removes the last one also removes
+//!     the row from the map, before it lets go of the row's mutex.
+//! I2. A row that has left the map is empty for ever: who finds it so looks the key up again.
+//! I3. A snapshot never changes: values are immutable, and a list that a snapshot shares is
+//!     copied before it changes.
+//! I4. The order is row mutex, then the map's own locks; never the other way round.
+//! I5. One map guard per call, never held over a wait for anything but a row's mutex.
+
+use std::collections::HashSet;
+use std::collections::hash_set;
+use std::fmt;
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
+
+use crate::bytes::Bytes;
+use crate::error::{Error, Result};
+use crate::key::{Key, Prehashed};
+use crate::sync::{Arc, Mutex, OnceLock};
+
+/// How many tuples a key may have, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableType {
+    /// One; an insert replaces it.
+    Set,
+    /// Several, all different.
+    Bag,
+    /// Several, equal ones too.
+    DuplicateBag,
+}
+
+/// Who may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone, without a lock.
+    Public,
+    /// A guard only.
+    Guarded,
+}
+
+/// What a table is made with.
+#[derive(Debug, Clone)]
+pub struct TableOptions {
+    /// The type of the table.
+    pub r#type: TableType,
+    /// Who may write.
+    pub access: Access,
+    /// A name, to be found by.
+    pub name: Option<String>,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self { r#type: TableType::Set, access: Access::Public, name: None }
+    }
+}
+
+/// The tuples of a key; at least one.
+#[derive(Debug, Clone)]
+enum Values {
+    One(Bytes),
+    Many(Arc<Vec<Bytes>>),
+}
+
+impl Values {
+    fn as_slice(&self) -> &[Bytes] {
+        match self {
+            Values::One(value) => std::slice::from_ref(value),
+            Values::Many(values) => values,
+        }
+    }
+}
+
+/// A change of the tuples of one key.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    Insert(Bytes),
+    Delete,
+    DeleteTuple(Bytes),
+}
+
+impl Write {
+    /// Whether the tuples after this write are the same whatever was there before.
+    pub(crate) fn is_final(&self, r#type: TableType) -> bool {
+        match self {
+            Write::Insert(_) => r#type == TableType::Set,
+            Write::Delete => true,
+            Write::DeleteTuple(_) => false,
+        }
+    }
+
+    fn apply(&self, r#type: TableType, values: &mut Option<Values>) {
+        match self {
+            Write::Insert(value) => insert(r#type, values, value),
+            Write::Delete => *values = None,
+            Write::DeleteTuple(value) => remove_equal(values, value),
+        }
+    }
+}
+
+fn insert(r#type: TableType, values: &mut Option<Values>, value: &Bytes) {
+    let list = match values {
+        Some(present) if r#type != TableType::Set => present,
+        _ => {
+            *values = Some(Values::One(value.clone()));
+            return;
+        }
+    };
+    // An equal tuple keeps its position (C-9).
+    if r#type == TableType::Bag && list.as_slice().contains(value) {
+        return;
+    }
+    match list {
+        Values::One(first) => {
+            *list = Values::Many(Arc::new(vec![first.clone(), value.clone()]));
+        }
+        // Copied only if a snapshot shares it (I3).
+        Values::Many(list) => Arc::make_mut(list).push(value.clone()),
+    }
+}
+
+fn remove_equal(values: &mut Option<Values>, value: &Bytes) {
+    match values {
+        Some(Values::One(only)) if only == value => *values = None,
+        Some(Values::Many(list)) if list.contains(value) => {
+            let list = Arc::make_mut(list);
+            list.retain(|present| present != value);
+            if list.is_empty() {
+                *values = None;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A snapshot of the tuples of one key: immutable, sharing the values with the table.
+#[derive(Debug, Clone)]
+pub struct Tuples {
+    key: Key,
+    values: Option<Values>,
+}
+
+impl Tuples {
+    /// The key of every tuple.
+    pub fn key(&self) -> &[u8] {
+        self.key.as_bytes()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        count(&self.values)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_none()
+    }
+
+    /// The value of each tuple, in order.
+    pub fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.values.iter().flat_map(Values::as_slice).map(Bytes::as_slice)
+    }
+
+    /// These tuples after `writes`.
+    pub(crate) fn after<'a>(
+        mut self,
+        r#type: TableType,
+        writes: impl Iterator<Item = &'a Write>,
+    ) -> Self {
+        for write in writes {
+            write.apply(r#type, &mut self.values);
+        }
+        self
+    }
+
+    /// `Error::NotFound` if there is none.
+    pub(crate) fn present(self) -> Result<Self> {
+        if self.is_empty() { Err(Error::NotFound) } else { Ok(self) }
+    }
+}
+
+fn count(values: &Option<Values>) -> usize {
+    values.as_ref().map_or(0, |values| values.as_slice().len())
+}
+
+/// The place of one key. `None`: it has left the map (I2).
+type Row = Mutex<Option<Values>>;
+
+/// Rows in memory.
+pub struct Table {
+    id: u64,
+    name: Option<String>,
+    r#type: TableType,
+    access: Access,
+    rows: flurry::HashMap<Key, Row, Prehashed>,
+    tuples: AtomicIsize,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("type", &self.r#type)
+            .field("access", &self.access)
+            .field("tuples", &self.count())
+            .finish()
+    }
+}
+
+impl Table {
+    pub(crate) fn new(options: TableOptions) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: IDS.fetch_add(1, Relaxed),
+            name: options.name,
+            r#type: options.r#type,
+            access: options.access,
+            rows: flurry::HashMap::with_hasher(Prehashed::default()),
+            tuples: AtomicIsize::new(0),
+        }
+    }
+
+    /// A number that no other table of this process ever has.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name it was made with.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(crate) fn table_type(&self) -> TableType {
+        self.r#type
+    }
+
+    /// Inserts a tuple. In a set it replaces the key's tuple; in a bag an equal one stays.
+    pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.check_unguarded()?;
+        let (key, write) = (Key::new(key)?, Write::Insert(Bytes::copy_of(value)?));
+        self.apply(&key, &[write]);
+        Ok(())
+    }
+
+    /// Inserts a tuple if the key has none; `Error::Exists` otherwise.
+    pub fn insert_new(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.check_unguarded()?;
+        let value = Bytes::copy_of(value)?;
+        self.edit(&Key::new(key)?, |values| match values {
+            Some(_) => Err(Error::Exists),
+            None => {
+                *values = Some(Values::One(value.clone()));
+                Ok(())
+            }
+        })
+    }
+
+    /// All tuples of a key; `Error::NotFound` if there is none.
+    pub fn lookup(&self, key: &[u8]) -> Result<Tuples> {
+        self.snapshot(&Key::new(key)?).present()
+    }
+
+    /// Whether the key has a tuple.
+    pub fn member(&self, key: &[u8]) -> Result<bool> {
+        Ok(!self.snapshot(&Key::new(key)?).is_empty())
+    }
+
+    /// Removes all tuples of a key and returns them; `Error::NotFound` if there is none.
+    pub fn take(&self, key: &[u8]) -> Result<Tuples> {
+        self.check_unguarded()?;
+        let key = Key::new(key)?;
+        let values = self.edit(&key, Option::take);
+        Tuples { key, values }.present()
+    }
+
+    /// Removes all tuples of a key.
+    pub fn delete(&self, key: &[u8]) -> Result<()> {
+        self.check_unguarded()?;
+        self.apply(&Key::new(key)?, &[Write::Delete]);
+        Ok(())
+    }
+
+    /// Removes every instance of one tuple.
+    pub fn delete_tuple(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.check_unguarded()?;
+        let (key, write) = (Key::new(key)?, Write::DeleteTuple(Bytes::copy_of(value)?));
+        self.apply(&key, &[write]);
+        Ok(())
+    }
+
+    /// Removes all tuples of all keys, one key at a time.
+    pub fn clear(&self) -> Result<()> {
+        self.check_unguarded()?;
+        for key in self.keys() {
+            self.apply(&key, &[Write::Delete]);
+        }
+        Ok(())
+    }
+
+    /// Adds to the key's counter, which is `initial` before it exists, and returns its new value.
+    pub fn update_counter(&self, key: &[u8], add: i64, initial: i64) -> Result<i64> {
+        self.check_unguarded()?;
+        if self.r#type != TableType::Set {
+            return Err(Error::Type);
+        }
+        self.edit(&Key::new(key)?, |values| {
+            let old = match values {
+                Some(present) => counter(present)?,
+                None => initial,
+            };
+            let new = old.checked_add(add).ok_or(Error::Invalid)?;
+            *values = Some(Values::One(Bytes::copy_of(&new.to_ne_bytes())?));
+            Ok(new)
+        })
+    }
+
+    /// How many tuples there are; exact when nothing writes.
+    pub fn count(&self) -> usize {
+        self.tuples.load(Relaxed).max(0).unsigned_abs()
+    }
+
+    /// The tuples of a key, perhaps none.
+    pub(crate) fn snapshot(&self, key: &Key) -> Tuples {
+        let guard = self.rows.guard();
+        let values = self.rows.get(key, &guard).and_then(|row| row.lock().clone());
+        Tuples { key: key.clone(), values }
+    }
+
+    /// Makes `writes` in order, visible in one step.
+    pub(crate) fn apply<'a>(
+        &self,
+        key: &Key,
+        writes: impl IntoIterator<Item = &'a Write, IntoIter: Clone>,
+    ) {
+        let writes = writes.into_iter();
+        self.edit(key, |values| {
+            for write in writes.clone() {
+                write.apply(self.r#type, values);
+            }
+        });
+    }
+
+    /// Changes the tuples of a key in one step. `change` runs again if the key appeared meanwhile;
+    /// what it did before is forgotten then.
+    fn edit<R>(&self, key: &Key, mut change: impl FnMut(&mut Option<Values>) -> R) -> R {
+        let guard = self.rows.guard();
+        loop {
+            let Some(row) = self.rows.get(key, &guard) else {
+                let mut values = None;
+                let answer = change(&mut values);
+                let added = count(&values);
+                if added == 0 {
+                    return answer;
+                }
+                if self.rows.try_insert(key.clone(), Mutex::new(values), &guard).is_ok() {
+                    self.add_tuples(0, added);
+                    return answer;
+                }
+                continue;
+            };
+            let mut values = row.lock();
+            if values.is_none() {
+                continue; // I2
+            }
+            let before = count(&values);
+            let answer = change(&mut values);
+            self.add_tuples(before, count(&values));
+            if values.is_none() {
+                self.rows.remove(key, &guard); // I1
+            }
+            return answer;
+        }
+    }
+
+    fn add_tuples(&self, before: usize, after: usize) {
+        if before != after {
+            self.tuples.fetch_add(after as isize - before as isize, Relaxed);
+        }
+    }
+
+    /// The keys, each once.
+    ///
+    /// WHY: a set. The map's iterator follows the chain of a bucket, and meets a key again that
+    /// was removed and inserted behind it.
+    fn keys(&self) -> HashSet<Key, Prehashed> {
+        let guard = self.rows.guard();
+        self.rows.keys(&guard).cloned().collect()
+    }
+
+    fn check_unguarded(&self) -> Result<()> {
+        match self.access {
+            Access::Public => Ok(()),
+            Access::Guarded => Err(Error::Guarded),
+        }
+    }
+}
+
+/// Makes the thread-locals that the map needs.
+pub(crate) fn begin_thread() {
+    static MAP: OnceLock<flurry::HashMap<u8, u8>> = OnceLock::new();
+    drop(MAP.get_or_init(flurry::HashMap::new).guard());
+}
+
+/// The number that a tuple holds; `Error::Type` unless its value is 8 bytes.
+fn counter(values: &Values) -> Result<i64> {
+    let value = values.as_slice().first().map_or(&[][..], Bytes::as_slice);
+    value.try_into().map(i64::from_ne_bytes).map_err(|_| Error::Type)
+}
+
+/// A pull iteration over a table: the keys as they were at its start, each with its tuples as
+/// they are when its turn comes.
+#[derive(Debug)]
+pub struct Cursor {
+    table: Arc<Table>,
+    keys: hash_set::IntoIter<Key>,
+}
+
+impl Cursor {
+    pub(crate) fn new(table: Arc<Table>) -> Self {
+        Self { keys: table.keys().into_iter(), table }
+    }
+}
+
+impl Iterator for Cursor {
+    type Item = Tuples;
+
+    fn next(&mut self) -> Option<Tuples> {
+        let mut tuples = self.keys.by_ref().map(|key| self.table.snapshot(&key));
+        tuples.find(|tuples| !tuples.is_empty())
+    }
+}
