@@ -1,0 +1,348 @@
+//! Who waits for whom, in the whole process: deadlocks are answered instead of waited out (C-13).
+//!
+//! Every waiter is registered while it waits; a call that gets its lock at once never comes here.
+//! An edge leads from a waiter's owner to the entry it waits for, and from an entry to the owner
+//! of its holder. A new waiter closes a cycle if the walk along these edges comes back to it.
+//!
+//! Invariants
+//! I1. A waiter is registered after it joined its queue. Of the waiters of a cycle the last to
+//!     register sees all others.
+//! I2. A cycle is confirmed with the states of all its entries held at once: what is reported was
+//!     the case at one moment. Only the owner of the registry's mutex ever holds more than one.
+//! I3. No user code runs, and no one waits for a lock, under the registry's mutex.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use crate::clock::Moment;
+use crate::error::{Error, Result};
+use crate::lock::entry::EntryRef;
+use crate::lock::hold::{self, Hold};
+use crate::lock::lock_table::LockTable;
+use crate::lock::queue::{Fate, Waiter};
+use crate::process::PerProcess;
+use crate::sync::{Arc, Mutex};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
+
+/// Who holds and waits, as a caller says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The calling thread, or the callback that runs on it.
+    Current,
+    /// Nobody: takes no part in deadlock detection.
+    None,
+    /// A task of the caller's own.
+    Logical(u64),
+}
+
+/// An owner, resolved.
+#[derive(Debug, Clone)]
+pub(crate) enum Party {
+    None,
+    Thread(u64),
+    Logical(u64),
+    /// A callback: the call that runs it.
+    Call(Arc<Hold>),
+}
+
+impl Party {
+    /// As `LockInfo::owner` shows it.
+    pub(super) fn logical_id(&self) -> u64 {
+        match self {
+            Party::None => u64::MAX,
+            Party::Logical(id) => *id,
+            Party::Thread(_) | Party::Call(_) => 0,
+        }
+    }
+}
+
+thread_local! {
+    /// Never destroyed, so that a thread keeps its number to its very end.
+    static THREAD: Cell<u64> = const { Cell::new(0) };
+    /// The call whose callback runs on this thread.
+    static CALL: RefCell<Option<Arc<Hold>>> = const { RefCell::new(None) };
+}
+
+/// A number that no other thread of this process ever has. WHY: not the system's, which are used
+/// again.
+pub(crate) fn thread_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    THREAD.with(|number| {
+        if number.get() == 0 {
+            number.set(NEXT.fetch_add(1, Relaxed));
+        }
+        number.get()
+    })
+}
+
+/// From here on this thread waits and holds in the name of another.
+pub(crate) fn set_thread_number(number: u64) {
+    THREAD.with(|own| own.set(number));
+}
+
+/// Makes the thread-locals that locks need.
+pub(crate) fn begin_thread() {
+    CALL.with(|_| ());
+}
+
+/// From here on this thread runs the callback of `call`. Returns the call that it ran before.
+pub(crate) fn enter_call(call: Arc<Hold>) -> Option<Arc<Hold>> {
+    CALL.try_with(|current| current.replace(Some(call))).ok().flatten()
+}
+
+/// Ends what `enter_call` began.
+pub(crate) fn leave_call(before: Option<Arc<Hold>>) {
+    // A thread whose locals are gone has nothing to restore.
+    let _ = CALL.try_with(|current| current.replace(before));
+}
+
+impl Owner {
+    pub(crate) fn resolve(self) -> Party {
+        match self {
+            Owner::None => Party::None,
+            Owner::Logical(id) => Party::Logical(id),
+            Owner::Current => match CALL.try_with(|call| call.borrow().clone()) {
+                Ok(Some(call)) => Party::Call(call),
+                _ => Party::Thread(thread_number()),
+            },
+        }
+    }
+}
+
+/// A node of the graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Node {
+    Thread(u64),
+    Logical(u64),
+    /// The address of the call's hold, which an edge keeps alive.
+    Call(usize),
+}
+
+/// The owners that stand behind a party: a callback, and whoever waits for it.
+fn owners(mut party: &Party) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    loop {
+        match party {
+            Party::None => return nodes,
+            Party::Thread(id) => {
+                nodes.push(Node::Thread(*id));
+                return nodes;
+            }
+            Party::Logical(id) => {
+                nodes.push(Node::Logical(*id));
+                return nodes;
+            }
+            Party::Call(call) => {
+                nodes.push(Node::Call(Arc::as_ptr(call).addr()));
+                if !call.is_attached() {
+                    return nodes;
+                }
+                party = &call.party;
+            }
+        }
+    }
+}
+
+/// The owners of a lock by its hold. A revoked one has none.
+fn holders(hold: &Arc<Hold>) -> Vec<Node> {
+    match (&hold.party, hold.is_call) {
+        _ if !hold.is_in_force() => Vec::new(),
+        (Party::None, _) => Vec::new(),
+        (party, false) => owners(party),
+        (_, true) => owners(&Party::Call(Arc::clone(hold))),
+    }
+}
+
+fn meet(a: &[Node], b: &[Node]) -> bool {
+    a.iter().any(|node| b.contains(node))
+}
+
+/// Something that can be closed under its waiters: a handle to a table, or a lock table.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    id: u64,
+    closed: AtomicBool,
+}
+
+impl Scope {
+    pub(crate) fn new() -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        Self { id: IDS.fetch_add(1, Relaxed), closed: AtomicBool::new(false) }
+    }
+
+    /// Ends every wait in this scope with `Error::Closed`.
+    pub(crate) fn close(&self) {
+        // ORDERING: SeqCst, as in `is_closed`: a waiter registers, then looks; this marks, then
+        // searches. One of the two sees the other.
+        self.closed.store(true, SeqCst);
+        expel(|wait| wait.scopes.contains(&self.id), Fate::Closed);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst) // ORDERING: pairs with `close`.
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// A waiter and what it waits for.
+#[derive(Debug, Clone)]
+pub(super) struct Wait {
+    pub(super) waiter: Arc<Waiter>,
+    pub(super) entry: EntryRef,
+    pub(super) lock_table: LockTable,
+    /// The handle to the table, and the lock table.
+    pub(super) scopes: [u64; 2],
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    last_id: u64,
+    waits: HashMap<u64, Wait>,
+    by_owner: HashMap<Node, Vec<u64>>,
+}
+
+fn registry() -> &'static Mutex<Registry> {
+    static REGISTRY: PerProcess<Mutex<Registry>> = PerProcess::new();
+    REGISTRY.get(Mutex::default)
+}
+
+/// A registered wait; dropping it ends the registration.
+#[derive(Debug)]
+pub(super) struct Registration {
+    id: u64,
+    owners: Vec<Node>,
+}
+
+impl Registration {
+    /// Registers a wait; `Error::Deadlock` if it closes a cycle.
+    pub(super) fn new(wait: Wait) -> Result<Self> {
+        let owners = owners(&wait.waiter.hold.party);
+        let mut registry = registry().lock();
+        if registry.closes_cycle(&owners, &wait) {
+            return Err(Error::Deadlock);
+        }
+        registry.last_id += 1;
+        let id = registry.last_id;
+        for owner in &owners {
+            registry.by_owner.entry(*owner).or_default().push(id);
+        }
+        registry.waits.insert(id, wait);
+        Ok(Self { id, owners })
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let wait = {
+            let mut registry = registry().lock();
+            for owner in &self.owners {
+                if let Some(ids) = registry.by_owner.get_mut(owner) {
+                    ids.retain(|id| *id != self.id);
+                    if ids.is_empty() {
+                        registry.by_owner.remove(owner);
+                    }
+                }
+            }
+            registry.waits.remove(&self.id)
+        };
+        drop(wait); // Outside the mutex: it may be the last reference to a lock table.
+    }
+}
+
+/// How many calls wait in a scope.
+pub(super) fn waiting(scope: &Scope) -> u64 {
+    let registry = registry().lock();
+    registry.waits.values().filter(|wait| wait.scopes.contains(&scope.id)).count() as u64
+}
+
+/// Ends the wait of a hold that was revoked while it waited for more locks.
+pub(super) fn expel_hold(hold: &Arc<Hold>) {
+    expel(|wait| hold::same(&wait.waiter.hold, hold), Fate::Revoked);
+}
+
+fn expel(matches: impl Fn(&Wait) -> bool, fate: Fate) {
+    let waits: Vec<Wait> =
+        registry().lock().waits.values().filter(|wait| matches(wait)).cloned().collect();
+    if waits.is_empty() {
+        return;
+    }
+    let now = Moment::now();
+    for wait in waits {
+        let (expelled, debts) = wait.entry.expel(&wait.waiter, fate, now);
+        wait.lock_table.pay(&wait.entry, debts);
+        if expelled {
+            wait.waiter.wake();
+        }
+    }
+}
+
+/// One step of a walk: an entry, and the wait of its holder that leads on.
+type Step = (EntryRef, Option<(Arc<Waiter>, Vec<Node>)>);
+
+impl Registry {
+    /// Whether `wait`, of `me`, waits for itself.
+    fn closes_cycle(&self, me: &[Node], wait: &Wait) -> bool {
+        if me.is_empty() {
+            return false;
+        }
+        let mut path = Vec::new();
+        let mut seen = Vec::new();
+        self.walk(me, &wait.entry, &mut path, &mut seen) && is_cycle(me, &path)
+    }
+
+    /// Looks for a way from the holder of `entry` back to `me`; leaves it in `path`.
+    fn walk(
+        &self,
+        me: &[Node],
+        entry: &EntryRef,
+        path: &mut Vec<Step>,
+        seen: &mut Vec<usize>,
+    ) -> bool {
+        let address = Arc::as_ptr(entry).addr();
+        if seen.contains(&address) {
+            return false;
+        }
+        seen.push(address);
+        let Some((holder, _)) = entry.holder() else { return false };
+        let holders = holders(&holder);
+        path.push((Arc::clone(entry), None));
+        if meet(&holders, me) {
+            return true;
+        }
+        for owner in &holders {
+            for next in self.by_owner.get(owner).into_iter().flatten() {
+                let next = &self.waits[next];
+                let waiting = owners(&next.waiter.hold.party);
+                if !waiting.contains(owner) || next.waiter.fate() != Fate::Waiting {
+                    continue; // Detached, or on its way out.
+                }
+                let step = path.len() - 1;
+                path[step].1 = Some((Arc::clone(&next.waiter), waiting));
+                if self.walk(me, &next.entry, path, seen) {
+                    return true;
+                }
+                path.truncate(step + 1);
+            }
+        }
+        path.pop();
+        false
+    }
+}
+
+/// Whether every step of `path` leads to the next, and the last to `me`, at one moment (I2).
+fn is_cycle(me: &[Node], path: &[Step]) -> bool {
+    let states: Vec<_> = path.iter().map(|(entry, _)| entry.lock()).collect();
+    states.iter().zip(path).all(|(state, (_, next))| {
+        let holders = state.holder().map_or_else(Vec::new, holders);
+        match next {
+            Some((waiter, waiting)) => waiter.fate() == Fate::Waiting && meet(&holders, waiting),
+            None => meet(&holders, me),
+        }
+    })
+}

@@ -1,0 +1,374 @@
+//! A hold: one holding of a lock, from the attempt to the end. Its one word decides every race
+//! about it: in time or too late, committed or revoked, extended or expired.
+//!
+//! The word is `deadline << 3 | state`, so that a decision about a state is also a decision about
+//! the deadline it was taken by.
+//!
+//! | State      | Meaning                                       | Left by, to                       |
+//! |------------|-----------------------------------------------|-----------------------------------|
+//! | TAKING     | its locks are being collected; no deadline    | taker: OPEN, ENDED; anyone: REVOKED |
+//! | OPEN       | held; writes are staged                       | holder: OPEN (later deadline), COMMITTING, ENDED; anyone: EXPIRED (deadline past), REVOKED |
+//! | COMMITTING | staged writes are being published; no user code | holder: OPEN, ENDED             |
+//! | ENDED      | given back                                    | never                             |
+//! | EXPIRED    | taken away because its time was over          | never                             |
+//! | REVOKED    | taken away by force                           | never                             |
+//!
+//! Invariants
+//! I1. One final state is reached, once: every step is a compare-exchange from a word seen.
+//! I2. Whoever makes the final step frees the locks, and nobody else does.
+//! I3. Writes are published in COMMITTING only, which nobody but the holder leaves. So nothing is
+//!     published after EXPIRED or REVOKED (C-8).
+//! I4. EXPIRED is reached from a word whose own deadline had passed: an extension that was granted
+//!     first wins, one that comes later is refused.
+//! I5. Token, start and the other locks of a hold are written before OPEN, and read after.
+
+use crate::clock::{Deadline, Moment, Timeout};
+use crate::error::{Error, Result};
+use crate::lock::deadlock::Party;
+use crate::lock::entry::EntryRef;
+use crate::process::Generation;
+use crate::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+use crate::sync::{Arc, Mutex, OnceLock, Thread};
+
+const TAKING: u64 = 0;
+const OPEN: u64 = 1;
+const COMMITTING: u64 = 2;
+const ENDED: u64 = 3;
+const EXPIRED: u64 = 4;
+const REVOKED: u64 = 5;
+
+const STATE: u64 = 0b111;
+const DEADLINE_SHIFT: u32 = 3;
+
+/// A state and the deadline it stands under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Word(u64);
+
+impl Word {
+    fn new(state: u64, deadline: Deadline) -> Self {
+        Self(deadline.as_bits() << DEADLINE_SHIFT | state)
+    }
+
+    fn state(self) -> u64 {
+        self.0 & STATE
+    }
+
+    fn deadline(self) -> Deadline {
+        Deadline::from_bits(self.0 >> DEADLINE_SHIFT)
+    }
+
+    fn with(self, state: u64) -> Self {
+        Self(self.0 & !STATE | state)
+    }
+}
+
+/// How a hold was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Its time was over.
+    Expired,
+    /// By force.
+    Revoked,
+}
+
+/// How a hold stands at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Live,
+    /// Past its deadline, and not taken away yet.
+    Late,
+    Lost(Lost),
+}
+
+/// Whether the holder may publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Until `commit_end`.
+    Open,
+    Late,
+    Lost(Lost),
+}
+
+/// The answer to an attempt to take a hold away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Taken away by this attempt, which must free the locks (I2).
+    Taken,
+    /// Its deadline has not passed.
+    InTime,
+    /// A commit is under way: try again soon.
+    Committing,
+    /// It had ended.
+    Ended,
+    /// It was lost before.
+    Lost(Lost),
+}
+
+/// One holding of one lock or several.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    word: AtomicU64,
+    token: AtomicU64,
+    since: AtomicU64,
+    fail: Timeout,
+    exec: Timeout,
+    pub(crate) party: Party,
+    /// A call runs a callback, which is an owner by itself (C-13).
+    pub(crate) is_call: bool,
+    /// Whether the caller of a call waits for its callback.
+    attached: AtomicBool,
+    pub(crate) thread_id: u64,
+    born: Generation,
+    /// Threads to wake when it is taken away: the caller that waits for its callback, and a
+    /// holder that sleeps.
+    watchers: Mutex<[Option<Thread>; 2]>,
+    /// All locks of a hold that has several; unset for one.
+    locks: OnceLock<Box<[EntryRef]>>,
+}
+
+impl Hold {
+    pub(crate) fn new(
+        exec: Timeout,
+        fail: Timeout,
+        party: Party,
+        is_call: bool,
+        thread_id: u64,
+    ) -> Self {
+        Self {
+            word: AtomicU64::new(Word::new(TAKING, Deadline::NEVER).0),
+            token: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            fail,
+            exec,
+            party,
+            is_call,
+            attached: AtomicBool::new(is_call),
+            thread_id,
+            born: Generation::current(),
+            watchers: Mutex::new([None, None]),
+            locks: OnceLock::new(),
+        }
+    }
+
+    /// ORDERING: pairs with the Release of every step: who sees a state sees what came before.
+    fn word(&self) -> Word {
+        Word(self.word.load(Acquire))
+    }
+
+    /// ORDERING: Release publishes what the stepping side wrote before; Acquire shows it what the
+    /// side before it wrote.
+    fn step(&self, from: Word, to: Word) -> std::result::Result<(), Word> {
+        self.word.compare_exchange(from.0, to.0, AcqRel, Acquire).map(drop).map_err(Word)
+    }
+
+    /// Taker: all locks are held from `now` on. `false` if the hold was revoked meanwhile.
+    pub(crate) fn open(&self, now: Moment) -> bool {
+        static TOKENS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        // ORDERING: published by the step below (I5). A later holder of the same key draws its
+        // token after it got the lock, which it got after this hold was over.
+        self.token.store(TOKENS.fetch_add(1, Relaxed), Relaxed);
+        self.since.store(now.as_bits(), Relaxed);
+        let taking = Word::new(TAKING, Deadline::NEVER);
+        self.step(taking, Word::new(OPEN, now.after(self.exec))).is_ok()
+    }
+
+    /// Taker: gave up. `false` if the hold was revoked meanwhile.
+    pub(crate) fn give_up(&self) -> bool {
+        let taking = Word::new(TAKING, Deadline::NEVER);
+        self.step(taking, taking.with(ENDED)).is_ok()
+    }
+
+    pub(crate) fn standing(&self, now: Moment) -> Standing {
+        let word = self.word();
+        match word.state() {
+            EXPIRED => Standing::Lost(Lost::Expired),
+            REVOKED => Standing::Lost(Lost::Revoked),
+            _ if word.deadline().is_past(now) => Standing::Late,
+            _ => Standing::Live,
+        }
+    }
+
+    /// Holder: moves the deadline to at least `now` + `exec`; never earlier, never back to life.
+    pub(crate) fn extend(&self, now: Moment, exec: Timeout) -> Result<Standing> {
+        let mut word = self.word();
+        loop {
+            match (word.state(), self.standing(now)) {
+                (OPEN, Standing::Live) => {}
+                (_, standing) => return Ok(standing),
+            }
+            let later = word.deadline().max(now.after(exec));
+            match self.step(word, Word::new(OPEN, later)) {
+                Ok(()) => return Ok(Standing::Live),
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// Holder: opens the gate to publishing, if in time.
+    pub(crate) fn commit_begin(&self, now: Moment) -> Gate {
+        let mut word = self.word();
+        loop {
+            match word.state() {
+                EXPIRED => return Gate::Lost(Lost::Expired),
+                REVOKED => return Gate::Lost(Lost::Revoked),
+                _ if word.deadline().is_past(now) => return Gate::Late,
+                _ => {}
+            }
+            match self.step(word, word.with(COMMITTING)) {
+                Ok(()) => return Gate::Open,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// Holder: closes the gate. With `last` the hold has ended, and the holder frees the locks.
+    pub(crate) fn commit_end(&self, last: bool) {
+        let word = self.word();
+        debug_assert_eq!(word.state(), COMMITTING);
+        // I3: nobody else leaves COMMITTING, so a plain store is a step.
+        // ORDERING: Release, as in `step`.
+        self.word.store(word.with(if last { ENDED } else { OPEN }).0, Release);
+    }
+
+    /// Holder: gives it back without publishing. `Ok`: the holder frees the locks (I2).
+    pub(crate) fn end(&self) -> std::result::Result<(), Lost> {
+        let mut word = self.word();
+        loop {
+            match word.state() {
+                EXPIRED => return Err(Lost::Expired),
+                REVOKED => return Err(Lost::Revoked),
+                _ => {}
+            }
+            match self.step(word, word.with(ENDED)) {
+                Ok(()) => return Ok(()),
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// Anyone: takes it away if its exec deadline has passed.
+    pub(crate) fn expire(&self, now: Moment) -> Verdict {
+        self.take_away(EXPIRED, |word| word.deadline().is_past(now))
+    }
+
+    /// Anyone: takes it away if its release time has passed (C-5).
+    pub(crate) fn expire_overdue(&self, now: Moment) -> Verdict {
+        self.take_away(EXPIRED, |word| word.deadline().plus(self.fail).is_past(now))
+    }
+
+    /// Anyone: takes it away.
+    pub(crate) fn revoke(&self) -> Verdict {
+        self.take_away(REVOKED, |_| true)
+    }
+
+    fn take_away(&self, to: u64, allowed: impl Fn(Word) -> bool) -> Verdict {
+        let mut word = self.word();
+        loop {
+            match word.state() {
+                ENDED => return Verdict::Ended,
+                EXPIRED => return Verdict::Lost(Lost::Expired),
+                REVOKED => return Verdict::Lost(Lost::Revoked),
+                _ if !allowed(word) => return Verdict::InTime,
+                COMMITTING => return Verdict::Committing,
+                _ => {}
+            }
+            match self.step(word, word.with(to)) {
+                Ok(()) => {
+                    self.wake_watchers();
+                    return Verdict::Taken;
+                }
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// When it may be taken away by a waiter; never while it is on its way in or out.
+    pub(crate) fn release_time(&self) -> Deadline {
+        let word = self.word();
+        match word.state() {
+            OPEN | COMMITTING => word.deadline().plus(self.fail),
+            _ => Deadline::NEVER,
+        }
+    }
+
+    /// The exec deadline.
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.word().deadline()
+    }
+
+    /// Whether it is held, and by somebody who may still write.
+    pub(crate) fn is_in_force(&self) -> bool {
+        matches!(self.word().state(), TAKING | OPEN | COMMITTING)
+    }
+
+    /// Whether it is held with a deadline and a token.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.word().state(), OPEN | COMMITTING)
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        self.token.load(Relaxed) // ORDERING: by I5, after `word` showed OPEN.
+    }
+
+    pub(crate) fn since(&self) -> Moment {
+        Moment::from_bits(self.since.load(Relaxed)) // ORDERING: as in `token`.
+    }
+
+    /// `Error::Forked` in a child of the process that made it.
+    pub(crate) fn enter(&self) -> Result<()> {
+        if self.born.is_current() { Ok(()) } else { Err(Error::Forked) }
+    }
+
+    /// The caller of the call stopped waiting for its callback.
+    pub(crate) fn detach(&self) {
+        self.attached.store(false, Relaxed); // ORDERING: a hint about who waits for whom.
+    }
+
+    pub(crate) fn is_attached(&self) -> bool {
+        self.attached.load(Relaxed)
+    }
+
+    /// From here on `thread` is woken when the hold is taken away. Look at it again afterwards:
+    /// it may have been taken away before.
+    pub(crate) fn watch(&self, thread: Thread) {
+        let mut watchers = self.watchers.lock();
+        if let Some(free) = watchers.iter_mut().find(|place| place.is_none()) {
+            *free = Some(thread);
+        }
+    }
+
+    /// Ends what `watch` began.
+    pub(crate) fn unwatch(&self, thread: &Thread) {
+        for place in self.watchers.lock().iter_mut() {
+            if place.as_ref().is_some_and(|watcher| watcher.id() == thread.id()) {
+                *place = None;
+                return;
+            }
+        }
+    }
+
+    fn wake_watchers(&self) {
+        let watchers = self.watchers.lock().clone();
+        for watcher in watchers.into_iter().flatten() {
+            watcher.unpark();
+        }
+    }
+
+    /// Taker of several locks, before `open`: what to free if somebody takes one away.
+    pub(super) fn set_locks(&self, locks: Box<[EntryRef]>) {
+        let first = self.locks.set(locks);
+        debug_assert!(first.is_ok(), "a hold is taken once");
+    }
+
+    pub(super) fn locks(&self) -> &[EntryRef] {
+        self.locks.get().map_or(&[], |locks| locks)
+    }
+}
+
+/// Two holds are the same if they are the same object.
+pub(super) fn same(a: &Arc<Hold>, b: &Arc<Hold>) -> bool {
+    Arc::ptr_eq(a, b)
+}

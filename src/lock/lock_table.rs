@@ -1,0 +1,530 @@
+//! Lock tables: finding the entry of a key, and the loop that waits for it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::clock::{Deadline, Moment, Timeout};
+use crate::error::{Error, Result};
+use crate::key::{Key, LockId};
+use crate::lock::deadlock::{self, Registration, Scope, Wait};
+use crate::lock::entry::{Debts, Entry, EntryRef, Turn};
+use crate::lock::hold::{Hold, Standing, Verdict};
+use crate::lock::queue::{Fate, Waiter};
+use crate::lock::reclaim::{Index, Node};
+use crate::options::Queue;
+use crate::process::PerProcess;
+use crate::sync::{Arc, current, park, park_timeout};
+
+/// How often a caller looks before it joins the queue: about as long as an empty section takes.
+const SPINS: u32 = 100;
+
+/// How a caller waits.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) wait: Timeout,
+    pub(crate) queue: Queue,
+    pub(crate) spin_delay: Duration,
+    /// The handle to the table.
+    pub(crate) scope: &'a Scope,
+}
+
+/// Locks that a hold holds, and the table they live in.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    lock_table: LockTable,
+    hold: Arc<Hold>,
+    entries: Entries,
+}
+
+#[derive(Debug)]
+enum Entries {
+    One(EntryRef),
+    Many(Box<[EntryRef]>),
+}
+
+impl Locked {
+    pub(crate) fn hold(&self) -> &Arc<Hold> {
+        &self.hold
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// A locked key; they are in the order of `Key`.
+    pub(crate) fn key(&self, index: usize) -> &Key {
+        &self.entries()[index].id().key
+    }
+
+    /// The place of a key, if it is locked.
+    pub(crate) fn position(&self, key: &Key) -> Option<usize> {
+        self.entries().binary_search_by(|entry| entry.id().key.cmp(key)).ok()
+    }
+
+    /// Frees the locks. To be called by whoever made the hold's final step, and nobody else.
+    pub(crate) fn release(&self) {
+        for entry in self.entries() {
+            self.lock_table.release(entry, &self.hold);
+        }
+    }
+
+    /// The final step came from the clock: counts it, and frees the locks.
+    pub(crate) fn release_expired(&self) {
+        self.lock_table.0.counters.exec_timeouts.fetch_add(1, Relaxed);
+        self.release();
+    }
+
+    fn entries(&self) -> &[EntryRef] {
+        match &self.entries {
+            Entries::One(entry) => std::slice::from_ref(entry),
+            Entries::Many(entries) => entries,
+        }
+    }
+}
+
+/// A lock, as a snapshot shows it.
+#[derive(Debug, Clone)]
+pub struct LockInfo {
+    /// The key.
+    pub key: Key,
+    /// The holder's token; 0 while it still waits for more keys.
+    pub token: u64,
+    /// Whether the holder is past its exec deadline.
+    pub late: bool,
+    /// Since when it is held.
+    pub held_ms: i64,
+    /// Time to the exec deadline.
+    pub exec_remaining: Timeout,
+    /// How many callers wait in the queue.
+    pub waiters: u64,
+    /// The logical owner, `u64::MAX` for none, 0 for a thread or a callback.
+    pub owner: u64,
+    /// The thread that acquired it, as the system numbers it.
+    pub thread_id: u64,
+    pub(crate) table: u64,
+}
+
+/// What happened in a lock table, and what is the case.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stats {
+    /// Locks acquired.
+    pub acquired: u64,
+    /// Acquisitions that had to wait.
+    pub contended: u64,
+    /// Waits that ended at their timeout.
+    pub wait_timeouts: u64,
+    /// Holders that outlived their time.
+    pub exec_timeouts: u64,
+    /// Locks taken away by a waiter or by force.
+    pub forced_releases: u64,
+    /// Waits answered with `Error::Deadlock`.
+    pub deadlocks: u64,
+    /// Locks held.
+    pub held: u64,
+    /// Callers waiting.
+    pub waiting: u64,
+}
+
+/// ORDERING of all: counters, read for their value alone.
+#[derive(Debug, Default)]
+struct Counters {
+    acquired: [Padded; 8],
+    contended: AtomicU64,
+    wait_timeouts: AtomicU64,
+    exec_timeouts: AtomicU64,
+    forced_releases: AtomicU64,
+    deadlocks: AtomicU64,
+}
+
+/// One shard of a counter that every acquisition touches, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Padded(AtomicU64);
+
+/// Where locks live, apart from the data. A clone is the same table.
+#[derive(Debug, Clone)]
+pub struct LockTable(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    index: Index<Entry>,
+    scope: Scope,
+    counters: Counters,
+}
+
+impl Default for LockTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LockTable {
+    /// A lock table of its own: the same key in two of them is two locks.
+    pub fn new() -> Self {
+        let (index, scope, counters) = (Index::new(), Scope::new(), Counters::default());
+        Self(Arc::new(Inner { index, scope, counters }))
+    }
+
+    /// The one that is used when none is named.
+    pub fn default_of_process() -> Self {
+        static DEFAULT: PerProcess<LockTable> = PerProcess::new();
+        DEFAULT.get(Self::new).clone()
+    }
+
+    /// Ends every wait in this table with `Error::Closed`. Locks that are held live on.
+    pub fn close(&self) {
+        self.0.scope.close();
+    }
+
+    /// Takes the locks of all `ids`, in order, for `hold`. `ids` are sorted and all different; there
+    /// is at least one. Either all are held in the end, or none.
+    pub(crate) fn acquire(
+        &self,
+        ids: Vec<LockId>,
+        hold: Arc<Hold>,
+        request: &Request<'_>,
+    ) -> Result<Locked> {
+        let now = Moment::now();
+        let by = now.after(request.wait);
+        let count = ids.len() as u64;
+        let shard = ids.first().map_or(0, |id| id.hash() as usize % 8);
+        let entries = match <[LockId; 1]>::try_from(ids) {
+            Ok([id]) => Entries::One(self.take(id, &hold, true, now, by, request)?),
+            Err(ids) => Entries::Many(self.take_all(ids, &hold, by, request)?),
+        };
+        self.0.counters.acquired[shard].0.fetch_add(count, Relaxed);
+        Ok(Locked { lock_table: self.clone(), hold, entries })
+    }
+
+    /// Takes several locks; the hold opens when it has the last (C-18).
+    fn take_all(
+        &self,
+        ids: Vec<LockId>,
+        hold: &Arc<Hold>,
+        by: Deadline,
+        request: &Request<'_>,
+    ) -> Result<Box<[EntryRef]>> {
+        let mut taken = Vec::with_capacity(ids.len());
+        let outcome = ids.into_iter().try_for_each(|id| {
+            taken.push(self.take(id, hold, false, Moment::now(), by, request)?);
+            Ok(())
+        });
+        let taken: Box<[EntryRef]> = taken.into();
+        if let Err(error) = outcome {
+            hold.give_up();
+            self.release_all(&taken, hold);
+            return Err(error);
+        }
+        hold.set_locks(taken.clone());
+        if !hold.open(Moment::now()) {
+            self.release_all(&taken, hold);
+            return Err(Error::Revoked);
+        }
+        for entry in &taken {
+            self.pay(entry, entry.holder_opened());
+        }
+        Ok(taken)
+    }
+
+    /// Takes one lock, and waits for it if it must.
+    fn take(
+        &self,
+        id: LockId,
+        hold: &Arc<Hold>,
+        opens: bool,
+        now: Moment,
+        by: Deadline,
+        request: &Request<'_>,
+    ) -> Result<EntryRef> {
+        let strict = request.queue == Queue::Fifo;
+        let entry = match self.attempt(&id, hold, opens, strict, now) {
+            Ok(entry) => return Ok(entry),
+            Err(busy) => busy,
+        };
+        if by.is_past(Moment::now()) {
+            self.0.counters.wait_timeouts.fetch_add(1, Relaxed);
+            return Err(Error::WaitTimeout);
+        }
+        self.0.counters.contended.fetch_add(1, Relaxed);
+        let claim = Claim { lock_table: self, id, hold, opens, strict, by, request };
+        let outcome = match request.queue {
+            Queue::Polling => claim.poll(entry),
+            Queue::Fair | Queue::Fifo => claim.queue(entry),
+        };
+        match outcome {
+            Err(Error::WaitTimeout) => &self.0.counters.wait_timeouts,
+            Err(Error::Deadlock) => &self.0.counters.deadlocks,
+            _ => return outcome,
+        }
+        .fetch_add(1, Relaxed);
+        outcome
+    }
+
+    /// One attempt: the lock's entry if it was got, or the entry that is busy.
+    fn attempt(
+        &self,
+        id: &LockId,
+        hold: &Arc<Hold>,
+        opens: bool,
+        strict: bool,
+        now: Moment,
+    ) -> std::result::Result<EntryRef, EntryRef> {
+        let hash = id.hash();
+        loop {
+            let Some(entry) = self.0.index.find(hash, id) else {
+                let entry = Node::new(Entry::held_by(id.clone(), Arc::clone(hold)));
+                // Others meet the entry when its holder is complete.
+                let state = entry.lock();
+                if self.0.index.insert(hash, id, &entry) {
+                    if opens {
+                        hold.open(now);
+                    }
+                    drop(state);
+                    return Ok(entry);
+                }
+                continue;
+            };
+            let (turn, debts) = entry.arrive(hold, opens, strict, now);
+            self.pay(&entry, debts);
+            match turn {
+                Turn::Taken => return Ok(entry),
+                Turn::Busy { .. } => return Err(entry),
+                Turn::Dead => {}
+            }
+        }
+    }
+
+    fn release(&self, entry: &EntryRef, hold: &Arc<Hold>) {
+        self.pay(entry, entry.release(hold));
+    }
+
+    fn release_all(&self, entries: &[EntryRef], hold: &Arc<Hold>) {
+        for entry in entries {
+            self.release(entry, hold);
+        }
+    }
+
+    /// Carries out what a change of `entry` owes to others.
+    pub(super) fn pay(&self, entry: &EntryRef, mut debts: Debts) {
+        debts.wake();
+        if debts.died {
+            self.0.index.remove(entry.id().hash(), entry);
+        }
+        if let Some(evicted) = debts.evicted.take() {
+            self.0.counters.exec_timeouts.fetch_add(1, Relaxed);
+            self.0.counters.forced_releases.fetch_add(1, Relaxed);
+            self.release_all(evicted.locks(), &evicted);
+        }
+    }
+
+    /// Takes the lock of `id` away from its holder; `Error::NotFound` if nobody holds it.
+    pub(crate) fn force_release(&self, id: &LockId) -> Result<()> {
+        loop {
+            let entry = self.0.index.find(id.hash(), id).ok_or(Error::NotFound)?;
+            let (hold, _) = entry.holder().ok_or(Error::NotFound)?;
+            match hold.revoke() {
+                Verdict::Taken => {
+                    self.0.counters.forced_releases.fetch_add(1, Relaxed);
+                    deadlock::expel_hold(&hold);
+                    self.release(&entry, &hold);
+                    self.release_all(hold.locks(), &hold);
+                    return Ok(());
+                }
+                // It runs no user code and takes no lock of ours: it is over soon (C-8).
+                Verdict::Committing => std::thread::yield_now(),
+                // Its last owner is letting go; what comes next is another lock.
+                Verdict::Ended | Verdict::Lost(_) | Verdict::InTime => return Err(Error::NotFound),
+            }
+        }
+    }
+
+    /// The locks held now; of one table, or of all.
+    pub(crate) fn locks(&self, table: Option<u64>) -> Vec<LockInfo> {
+        let now = Moment::now();
+        let wanted = |entry: &EntryRef| table.is_none_or(|table| entry.id().table == table);
+        let info = |entry: EntryRef| {
+            let (hold, waiters) = entry.holder()?;
+            hold.is_in_force().then(|| describe(entry.id(), &hold, waiters, now))
+        };
+        self.0.index.all().into_iter().filter(wanted).filter_map(info).collect()
+    }
+
+    /// The counters, and what is the case.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.0.counters;
+        Stats {
+            acquired: counters.acquired.iter().map(|shard| shard.0.load(Relaxed)).sum(),
+            contended: counters.contended.load(Relaxed),
+            wait_timeouts: counters.wait_timeouts.load(Relaxed),
+            exec_timeouts: counters.exec_timeouts.load(Relaxed),
+            forced_releases: counters.forced_releases.load(Relaxed),
+            deadlocks: counters.deadlocks.load(Relaxed),
+            held: self.locks(None).len() as u64,
+            waiting: deadlock::waiting(&self.0.scope),
+        }
+    }
+}
+
+fn describe(id: &LockId, hold: &Hold, waiters: usize, now: Moment) -> LockInfo {
+    let is_open = hold.is_open();
+    LockInfo {
+        key: id.key.clone(),
+        token: if is_open { hold.token() } else { 0 },
+        late: hold.standing(now) == Standing::Late,
+        held_ms: if is_open { now.millis_since(hold.since()) } else { 0 },
+        exec_remaining: Timeout::left(hold.deadline().remaining(now)),
+        waiters: waiters as u64,
+        owner: hold.party.logical_id(),
+        thread_id: hold.thread_id,
+        table: id.table,
+    }
+}
+
+/// A caller that must wait for a lock.
+struct Claim<'a> {
+    lock_table: &'a LockTable,
+    id: LockId,
+    hold: &'a Arc<Hold>,
+    opens: bool,
+    strict: bool,
+    by: Deadline,
+    request: &'a Request<'a>,
+}
+
+impl Claim<'_> {
+    /// Waits in the queue of `entry`.
+    fn queue(&self, mut entry: EntryRef) -> Result<EntryRef> {
+        if !self.strict && self.spin(&entry) {
+            return Ok(entry);
+        }
+        loop {
+            let waiter = self.waiter();
+            let now = Moment::now();
+            let (turn, ticket, debts) = entry.join(&waiter, now);
+            self.lock_table.pay(&entry, debts);
+            match (turn, ticket) {
+                (Turn::Taken, _) => return Ok(entry),
+                (_, Some(ticket)) => {
+                    self.wait(&entry, &waiter, ticket)?;
+                    return Ok(entry);
+                }
+                (_, None) => {}
+            }
+            let now = Moment::now();
+            match self.lock_table.attempt(&self.id, self.hold, self.opens, self.strict, now) {
+                Ok(taken) => return Ok(taken),
+                Err(busy) => entry = busy,
+            }
+        }
+    }
+
+    /// Looks for a moment whether the lock is given back. Whether it was got.
+    fn spin(&self, entry: &EntryRef) -> bool {
+        for _ in 0..SPINS {
+            if entry.looks_free() {
+                let (turn, debts) = entry.arrive(self.hold, self.opens, false, Moment::now());
+                self.lock_table.pay(entry, debts);
+                match turn {
+                    Turn::Taken => return true,
+                    Turn::Dead => return false,
+                    Turn::Busy { .. } => {}
+                }
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    /// Sleeps in the queue until the lock is got, or the wait is over.
+    fn wait(&self, entry: &EntryRef, waiter: &Arc<Waiter>, ticket: u64) -> Result<()> {
+        let leave = || {
+            let (left, debts) = entry.leave(waiter, ticket, Moment::now());
+            self.lock_table.pay(entry, debts);
+            left
+        };
+        let _registration = match self.register(entry, waiter) {
+            Ok(registration) => Some(registration),
+            // Granted at the last moment: then it was no deadlock.
+            Err(why) if leave() => return Err(why),
+            Err(_) => None,
+        };
+        loop {
+            match waiter.fate() {
+                Fate::Granted => return Ok(()),
+                Fate::Closed => return Err(Error::Closed),
+                Fate::Revoked => return Err(Error::Revoked),
+                Fate::Left | Fate::Waiting => {}
+            }
+            let now = Moment::now();
+            let (turn, debts) = entry.look(waiter, ticket, now);
+            self.lock_table.pay(entry, debts);
+            let Turn::Busy { look_again } = turn else { return Ok(()) };
+            if self.by.is_past(now) {
+                if leave() {
+                    return Err(Error::WaitTimeout);
+                }
+                continue;
+            }
+            sleep(self.by.min(look_again), now);
+        }
+    }
+
+    /// Attempts now and then, with no place in the queue.
+    fn poll(&self, mut entry: EntryRef) -> Result<EntryRef> {
+        let waiter = self.waiter();
+        let mut registration = Some(self.register(&entry, &waiter)?);
+        loop {
+            match waiter.fate() {
+                Fate::Closed => return Err(Error::Closed),
+                Fate::Revoked => return Err(Error::Revoked),
+                Fate::Granted | Fate::Left | Fate::Waiting => {}
+            }
+            let now = Moment::now();
+            let busy = match self.lock_table.attempt(&self.id, self.hold, self.opens, false, now) {
+                Ok(taken) => return Ok(taken),
+                Err(busy) => busy,
+            };
+            if self.by.is_past(now) {
+                return Err(Error::WaitTimeout);
+            }
+            if !Arc::ptr_eq(&busy, &entry) {
+                drop(registration.take());
+                registration = Some(self.register(&busy, &waiter)?);
+                entry = busy;
+            }
+            match self.request.spin_delay {
+                Duration::ZERO => std::thread::yield_now(),
+                delay => park_timeout(self.by.remaining(now).map_or(delay, |left| left.min(delay))),
+            }
+        }
+    }
+
+    fn waiter(&self) -> Arc<Waiter> {
+        Arc::new(Waiter::new(Arc::clone(self.hold), self.opens, self.strict, current()))
+    }
+
+    fn register(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<Registration> {
+        let lock_table_scope = &self.lock_table.0.scope;
+        let registration = Registration::new(Wait {
+            waiter: Arc::clone(waiter),
+            entry: Arc::clone(entry),
+            lock_table: self.lock_table.clone(),
+            scopes: [self.request.scope.id(), lock_table_scope.id()],
+        })?;
+        if self.request.scope.is_closed() || lock_table_scope.is_closed() {
+            return Err(Error::Closed);
+        }
+        if !self.hold.is_in_force() {
+            return Err(Error::Revoked);
+        }
+        Ok(registration)
+    }
+}
+
+/// Sleeps until `deadline`, a wake-up, or for no reason.
+fn sleep(deadline: Deadline, now: Moment) {
+    match deadline.remaining(now) {
+        Some(left) => park_timeout(left),
+        None => park(),
+    }
+}

@@ -1,0 +1,28 @@
+//! Locks: one entry per locked key, in a table of its own, apart from the data.
+//!
+//! | file         | concept                                                              |
+//! |--------------|----------------------------------------------------------------------|
+//! | `hold`       | one holding of a lock: live, committing, over (state machine)        |
+//! | `entry`      | the lock of one key: who holds it, who is next                       |
+//! | `queue`      | who waits for it, in order of arrival                                |
+//! | `lock_table` | finding the entry of a key; the loop that waits                      |
+//! | `deadlock`   | who waits for whom, in the whole process                             |
+//! | `reclaim`    | the lock-free index of entries; the only file that knows the epochs  |
+//!
+//! Order of mutexes: `deadlock`'s registry, then an entry's state. While an entry's state is
+//! held nothing else is taken. No mutex is held while user code runs.
+
+mod deadlock;
+mod entry;
+mod hold;
+mod lock_table;
+mod queue;
+mod reclaim;
+
+pub use deadlock::Owner;
+pub(crate) use deadlock::{
+    Scope, begin_thread, enter_call, leave_call, set_thread_number, thread_number,
+};
+pub(crate) use hold::{Gate, Hold, Lost, Standing, Verdict};
+pub use lock_table::{LockInfo, LockTable, Stats};
+pub(crate) use lock_table::{Locked, Request};

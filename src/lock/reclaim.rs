@@ -1,0 +1,395 @@
+//! The index of entries: a lock-free hash trie. The only file that knows crossbeam-epoch.
+//!
+//! A slot is a singly linked list of nodes and, once the list was long, an array of child slots
+//! for what comes later. What stands in a list stays there until it is removed, so nothing ever
+//! moves. The slots grow to the number of locks held at once and are kept.
+//!
+//! Invariants
+//! I1. Nodes are inserted at the head of a list only, by a compare-exchange from the head that
+//!     the inserter searched from. So an unchanged head means that no equal node came meanwhile.
+//! I2. EXPANDED, a tag of a slot's head, is set once and for ever. Nothing is inserted into an
+//!     expanded slot's list: the compare-exchange of I1 expects a head without the tag.
+//! I3. By I1 and I2 a listed node is found by every search that begins after its insertion: in
+//!     the list of the first slot on its path that was not expanded then.
+//! I4. REMOVED, a tag of a node's `next`, is set once and for ever, before the node is unlinked.
+//!     Unlinking expects a predecessor without the tag, so nothing is linked behind a removed node.
+//! I5. A list owns one strong count of each of its nodes. The thread that unlinks a node gives it
+//!     up, after every thread that was pinned then has moved on.
+
+#![expect(unsafe_code, reason = "epoch-based reclamation; every block argues from I1 to I5")]
+
+use std::fmt;
+use std::ops::Deref;
+
+use crossbeam_epoch::{self as epoch, Atomic, Guard, Shared};
+
+use crate::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+/// Tag of a slot's head (I2).
+const EXPANDED: usize = 1;
+/// Tag of a node's `next` (I4).
+const REMOVED: usize = 1;
+
+/// A slot with so many nodes expands.
+const LONG: usize = 4;
+
+const ROOT_BITS: u32 = 10;
+const CHILD_BITS: u32 = 6;
+
+/// What an index lists.
+pub(crate) trait Listed {
+    /// What it is searched by.
+    type Id;
+    /// Whether it is what is searched, and alive.
+    fn is(&self, id: &Self::Id) -> bool;
+}
+
+/// A listed value. Shared by the list and by everyone who found it.
+pub(crate) struct Node<T> {
+    next: Atomic<Node<T>>,
+    value: T,
+}
+
+impl<T> Node<T> {
+    pub(super) fn new(value: T) -> Arc<Self> {
+        Arc::new(Self { next: Atomic::null(), value })
+    }
+}
+
+impl<T> Deref for Node<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Node<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+struct Slot<T> {
+    head: Atomic<Node<T>>,
+    children: OnceLock<Box<[Slot<T>]>>,
+}
+
+impl<T> Slot<T> {
+    fn array(bits: u32) -> Box<[Self]> {
+        let empty = || Self { head: Atomic::null(), children: OnceLock::new() };
+        std::iter::repeat_with(empty).take(1 << bits).collect()
+    }
+
+    fn children(&self) -> &[Self] {
+        self.children.get_or_init(|| Self::array(CHILD_BITS))
+    }
+}
+
+/// Nodes by hash and identity.
+pub(super) struct Index<T: Listed + Send + Sync + 'static> {
+    root: Box<[Slot<T>]>,
+}
+
+impl<T: Listed + Send + Sync + 'static> fmt::Debug for Index<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").finish_non_exhaustive()
+    }
+}
+
+/// The slots on the path of a hash, from the root down.
+struct Path<'a, T> {
+    slot: &'a Slot<T>,
+    rest: u64,
+}
+
+impl<'a, T> Path<'a, T> {
+    fn new(root: &'a [Slot<T>], hash: u64) -> Self {
+        Self { slot: &root[hash as usize & ((1 << ROOT_BITS) - 1)], rest: hash >> ROOT_BITS }
+    }
+
+    fn descend(&mut self) {
+        self.slot = &self.slot.children()[self.rest as usize & ((1 << CHILD_BITS) - 1)];
+        self.rest >>= CHILD_BITS;
+    }
+
+    /// Whether the hash has bits left to tell nodes apart by.
+    fn can_descend(&self) -> bool {
+        self.rest != 0
+    }
+}
+
+impl<T: Listed + Send + Sync + 'static> Index<T> {
+    pub(super) fn new() -> Self {
+        Self { root: Slot::array(ROOT_BITS) }
+    }
+
+    /// The listed node that is `id`, if there is one.
+    pub(super) fn find(&self, hash: u64, id: &T::Id) -> Option<Arc<Node<T>>> {
+        let mut path = Path::new(&self.root, hash);
+        if is_vacant(path.slot) {
+            return None;
+        }
+        let pin = epoch::pin();
+        loop {
+            let head = load_head(path.slot, &pin);
+            if let (Some(found), _) = search(head, id, &pin) {
+                return Some(share(found));
+            }
+            if head.tag() != EXPANDED {
+                return None;
+            }
+            path.descend();
+        }
+    }
+
+    /// Lists `node`, which is `id`. `false`: another one that is `id` came first.
+    pub(super) fn insert(&self, hash: u64, id: &T::Id, node: &Arc<Node<T>>) -> bool {
+        let pin = epoch::pin();
+        let mut path = Path::new(&self.root, hash);
+        // The list's own strong count (I5).
+        let listed: Shared<'_, Node<T>> = Shared::from(Arc::into_raw(Arc::clone(node)));
+        loop {
+            let head = load_head(path.slot, &pin);
+            let (found, len) = search(head, id, &pin);
+            if found.is_some() {
+                // SAFETY: the count made above, which no list has taken over.
+                drop(unsafe { Arc::from_raw(listed.as_raw()) });
+                return false;
+            }
+            if head.tag() == EXPANDED {
+                path.descend();
+            } else if len >= LONG && path.can_descend() {
+                path.slot.head.fetch_or(EXPANDED, AcqRel, &pin);
+            } else {
+                // ORDERING: published by the exchange below.
+                node.next.store(head, Relaxed);
+                // ORDERING: pairs with `load_head` and the load of `next` in `search`.
+                if path.slot.head.compare_exchange(head, listed, AcqRel, Acquire, &pin).is_ok() {
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Takes `node` off its list. Its value must be dead by now: no search may want it.
+    pub(super) fn remove(&self, hash: u64, node: &Arc<Node<T>>) {
+        let pin = epoch::pin();
+        // ORDERING: pairs with the load of `next` in `unlink`.
+        node.next.fetch_or(REMOVED, AcqRel, &pin);
+        let mut path = Path::new(&self.root, hash);
+        // Not found on the whole path: another thread has unlinked it in passing.
+        while !unlink(path.slot, node, &pin) && load_head(path.slot, &pin).tag() == EXPANDED {
+            path.descend();
+        }
+    }
+
+    /// Every listed node, dead ones too.
+    pub(super) fn all(&self) -> Vec<Arc<Node<T>>> {
+        let mut nodes = Vec::new();
+        let pin = epoch::pin();
+        collect(&self.root, &mut nodes, &pin);
+        nodes
+    }
+}
+
+fn collect<T>(slots: &[Slot<T>], nodes: &mut Vec<Arc<Node<T>>>, pin: &Guard) {
+    for slot in slots {
+        let mut next = load_head(slot, pin);
+        while let Some(node) = deref(next, pin) {
+            nodes.push(share(node));
+            next = node.next.load(Acquire, pin);
+        }
+        if let Some(children) = slot.children.get() {
+            collect(children, nodes, pin);
+        }
+    }
+}
+
+/// Whether a slot has neither nodes nor children. Needs no pin: nothing is dereferenced.
+fn is_vacant<T>(slot: &Slot<T>) -> bool {
+    // SAFETY: the pointer is compared, never followed.
+    let unpinned = unsafe { epoch::unprotected() };
+    let head = slot.head.load(Acquire, unpinned);
+    head.is_null() && head.tag() != EXPANDED
+}
+
+/// ORDERING: pairs with the exchange in `insert`.
+fn load_head<'g, T>(slot: &Slot<T>, pin: &'g Guard) -> Shared<'g, Node<T>> {
+    slot.head.load(Acquire, pin)
+}
+
+fn deref<'g, T>(node: Shared<'g, Node<T>>, _pin: &'g Guard) -> Option<&'g Node<T>> {
+    // SAFETY: loaded from a list under `_pin`, so the list's count is not given up before the
+    // pin ends (I5).
+    unsafe { node.as_ref() }
+}
+
+/// One more strong count of a node that a pin protects.
+fn share<T>(node: &Node<T>) -> Arc<Node<T>> {
+    let raw = std::ptr::from_ref(node);
+    // SAFETY: every node was made by `Arc::new`, and its list's count is alive (`deref`).
+    unsafe { Arc::increment_strong_count(raw) };
+    // SAFETY: takes over the count just made.
+    unsafe { Arc::from_raw(raw) }
+}
+
+/// The first node of a list that is `id`, or how long the list is.
+fn search<'g, T: Listed>(
+    head: Shared<'g, Node<T>>,
+    id: &T::Id,
+    pin: &'g Guard,
+) -> (Option<&'g Node<T>>, usize) {
+    let mut len = 0;
+    let mut next = head;
+    while let Some(node) = deref(next, pin) {
+        if node.is(id) {
+            return (Some(node), len);
+        }
+        len += 1;
+        // ORDERING: pairs with the exchanges in `insert` and `unlink`.
+        next = node.next.load(Acquire, pin);
+    }
+    (None, len)
+}
+
+/// Unlinks removed nodes from a slot's list, up to `wanted`. Whether it was this thread that
+/// unlinked `wanted`.
+fn unlink<T: Send + Sync + 'static>(slot: &Slot<T>, wanted: &Arc<Node<T>>, pin: &Guard) -> bool {
+    'restart: loop {
+        let mut place = &slot.head;
+        let mut current = place.load(Acquire, pin);
+        while let Some(node) = deref(current, pin) {
+            let next = node.next.load(Acquire, pin);
+            if next.tag() != REMOVED {
+                (place, current) = (&node.next, next);
+                continue;
+            }
+            // The head keeps its tag (I2); a `next` without REMOVED has none (I4).
+            let follower = next.with_tag(current.tag());
+            if place.compare_exchange(current, follower, AcqRel, Acquire, pin).is_err() {
+                continue 'restart;
+            }
+            // SAFETY: the list's count, which this thread gives up because it unlinked the node (I5).
+            let listed = unsafe { Arc::from_raw(current.as_raw()) };
+            // SAFETY: the value is Send and borrows nothing, so any thread may drop it at any time.
+            unsafe { pin.defer_unchecked(move || drop(listed)) };
+            if std::ptr::eq(node, Arc::as_ptr(wanted)) {
+                return true;
+            }
+            current = follower;
+        }
+        return false;
+    }
+}
+
+impl<T: Listed + Send + Sync + 'static> Drop for Index<T> {
+    fn drop(&mut self) {
+        release_all(&self.root);
+    }
+}
+
+/// Gives up the counts of all lists.
+fn release_all<T>(slots: &[Slot<T>]) {
+    // SAFETY: called when the index is dropped: no other thread uses it.
+    let alone = unsafe { epoch::unprotected() };
+    for slot in slots {
+        let mut next = slot.head.load(Acquire, alone);
+        while !next.is_null() {
+            // SAFETY: the list's count, which nobody else can give up now.
+            let node = unsafe { Arc::from_raw(next.as_raw()) };
+            next = node.next.load(Acquire, alone);
+        }
+        if let Some(children) = slot.children.get() {
+            release_all(children);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    use std::thread;
+
+    static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+    struct Item {
+        id: u64,
+        dead: AtomicBool,
+    }
+
+    impl Item {
+        fn node(id: u64) -> Arc<Node<Item>> {
+            ALIVE.fetch_add(1, SeqCst);
+            Node::new(Item { id, dead: AtomicBool::new(false) })
+        }
+    }
+
+    impl Drop for Item {
+        fn drop(&mut self) {
+            ALIVE.fetch_sub(1, SeqCst);
+        }
+    }
+
+    impl Listed for Item {
+        type Id = u64;
+        fn is(&self, id: &u64) -> bool {
+            self.id == *id && !self.dead.load(SeqCst)
+        }
+    }
+
+    fn remove(index: &Index<Item>, hash: u64, node: &Arc<Node<Item>>) {
+        node.dead.store(true, SeqCst);
+        index.remove(hash, node);
+    }
+
+    #[test]
+    fn ten_thousand_nodes_are_found_and_gone_again() {
+        let index = Index::new();
+        // All in one root slot, so that the trie grows.
+        let hash = |id: u64| id << ROOT_BITS;
+        let nodes: Vec<_> = (0..10_000).map(Item::node).collect();
+        for (id, node) in (0..).zip(&nodes) {
+            assert!(index.insert(hash(id), &id, node));
+            assert!(!index.insert(hash(id), &id, &Item::node(id)));
+        }
+        assert_eq!(index.all().len(), nodes.len());
+        for (id, node) in (0..).zip(&nodes) {
+            assert!(index.find(hash(id), &id).is_some_and(|found| Arc::ptr_eq(&found, node)));
+            remove(&index, hash(id), node);
+            assert!(index.find(hash(id), &id).is_none());
+        }
+        assert!(index.all().is_empty());
+    }
+
+    /// Whoever inserted is alone: two live nodes of one identity would overlap.
+    #[test]
+    fn one_node_per_identity_under_contention() {
+        const THREADS: usize = 4;
+        const ROUNDS: usize = 20_000;
+        const IDS: u64 = 3;
+        let index = Index::new();
+        let owners: Vec<AtomicUsize> = (0..IDS).map(|_| AtomicUsize::new(0)).collect();
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (index, owners) = (&index, &owners);
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let id = (thread + round) as u64 % IDS;
+                        let hash = id << ROOT_BITS;
+                        let node = Item::node(id);
+                        if index.insert(hash, &id, &node) {
+                            let owner = &owners[id as usize];
+                            assert_eq!(owner.swap(thread + 1, SeqCst), 0, "two at once");
+                            owner.store(0, SeqCst);
+                            remove(index, hash, &node);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(index.all().is_empty());
+    }
+}
