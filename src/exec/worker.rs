@@ -1,0 +1,434 @@
+//! Workers: internal threads that run callbacks.
+//!
+//! Invariants
+//! I1. Between a worker's start routine and the user's callback no frame owns anything, and no
+//!     unwind is caught: cancellation and `pthread_exit` unwind these frames (C-17).
+//! I2. A worker in the pool is idle; who takes it out is the only one to post to it.
+//! I3. A worker's thread can be cancelled only while it runs a callback; elsewhere cancellation is
+//!     off. One that was asked to end never runs another callback.
+//! I4. A worker leaves the pool under the pool's mutex, so none retires with work posted to it.
+//! I5. The mutexes here are held over no callback and no wait.
+
+#![expect(unsafe_code, reason = "threads that can be cancelled come from libc")]
+
+use std::ffi::c_void;
+use std::mem::{self, MaybeUninit};
+use std::ptr;
+use std::sync::Weak;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::time::Duration;
+
+use super::Work;
+use super::job::{Ended, Ending, Found, GaveUp, Job};
+use crate::clock::{Deadline, Moment};
+use crate::error::{Error, Result};
+use crate::process::PerProcess;
+use crate::sync::{Arc, Mutex, OnceLock, Thread, current, park, park_timeout};
+
+/// How long a worker stays warm without work.
+const IDLE_TIME: Duration = Duration::from_secs(2);
+
+/// How often one side looks for the other before it sleeps: about the price of a wake-up.
+const SPINS: usize = 2_000;
+
+/// One worker, shared by its thread and by the caller whose work it runs.
+struct Worker {
+    me: Weak<Worker>,
+    job: Job,
+    /// The work, and the caller to wake when it has ended.
+    work: Mutex<Option<(Arc<dyn Work>, Thread)>>,
+    /// The worker's own thread, for those who wake it. Set before it first comes to the pool.
+    thread: OnceLock<Thread>,
+    /// The thread to cancel; `None` before it has begun and after it has ended.
+    cancellable: Mutex<Option<libc::pthread_t>>,
+    /// It runs no more callbacks (I3).
+    ends: AtomicBool,
+}
+
+/// The idle workers, the warmest last, and what there is besides.
+#[derive(Default)]
+struct Pool {
+    idle: Mutex<Vec<Arc<Worker>>>,
+    workers: AtomicU64,
+    abandoned: AtomicU64,
+    /// Calls whose caller or worker may spin.
+    in_flight: AtomicUsize,
+}
+
+fn pool() -> &'static Pool {
+    static POOL: PerProcess<Pool> = PerProcess::new();
+    POOL.get(Pool::default)
+}
+
+/// How many threads there are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Threads {
+    /// Internal threads.
+    pub(crate) workers: u64,
+    /// Abandoned callbacks that still run.
+    pub(crate) abandoned: u64,
+}
+
+/// How many threads there are at this moment.
+pub(crate) fn threads() -> Threads {
+    let pool = pool();
+    Threads { workers: pool.workers.load(Relaxed), abandoned: pool.abandoned.load(Relaxed) }
+}
+
+/// The calling thread, as the system numbers it.
+pub(crate) fn thread_id() -> u64 {
+    thread_local!(static ID: std::cell::Cell<u64> = const { std::cell::Cell::new(0) });
+    ID.with(|id| {
+        if id.get() == 0 {
+            // SAFETY: a plain system call that cannot fail.
+            id.set(unsafe { libc::syscall(libc::SYS_gettid) } as u64);
+        }
+        id.get()
+    })
+}
+
+/// Work on a worker, as its caller sees it.
+pub(crate) struct Running(Arc<Worker>);
+
+/// Posts `work` to a worker of its own. `Error::NoThread` if there is none and none can be started.
+pub(crate) fn start(work: Arc<dyn Work>) -> Result<Running> {
+    let pool = pool();
+    let warm = pool.idle.lock().pop();
+    let worker = warm.clone().unwrap_or_else(Worker::new);
+    *worker.work.lock() = Some((work, current()));
+    worker.job.post();
+    pool.in_flight.fetch_add(1, Relaxed);
+    let running = Running(worker);
+    match warm {
+        Some(_) => running.0.wake(),
+        // Work that was posted before its thread began is seen by it without a wake-up.
+        None => {
+            if let Err(error) = Worker::spawn(&running.0) {
+                running.abandon(false);
+                return Err(error);
+            }
+        }
+    }
+    Ok(running)
+}
+
+impl Running {
+    /// Waits until the work has ended, until `deadline`, or until this thread is woken. Whether
+    /// the work has ended.
+    pub(crate) fn wait(&self, deadline: Deadline) -> bool {
+        let job = &self.0.job;
+        if spin_until(|| job.is_finished()) {
+            return true;
+        }
+        match deadline.remaining(Moment::now()) {
+            Some(left) if left.is_zero() => {}
+            Some(left) => park_timeout(left),
+            None => park(),
+        }
+        job.is_finished()
+    }
+
+    /// After `wait` said that the work has ended: lets it go, and the worker is idle again.
+    pub(crate) fn collect(self) {
+        let work = self.take_back();
+        self.0.job.collect();
+        if !self.0.ends.load(Acquire) {
+            pool().idle.lock().push(self.0);
+        }
+        drop(work);
+    }
+
+    /// Stops waiting: work that has not begun never runs, other work runs out on its own, with its
+    /// thread asked to end if `cancel`.
+    pub(crate) fn abandon(self, cancel: bool) {
+        // Held over the step: whoever ends the abandoned work comes here afterwards (I3).
+        let thread = cancel.then(|| self.0.cancellable.lock());
+        match self.0.job.give_up() {
+            GaveUp::TooLate => {
+                drop(thread);
+                self.collect();
+            }
+            GaveUp::Cancelled => {
+                drop(thread);
+                drop(self.take_back());
+            }
+            GaveUp::Abandoned => {
+                let pool = pool();
+                pool.in_flight.fetch_sub(1, Relaxed);
+                pool.abandoned.fetch_add(1, Relaxed);
+                if let Some(Some(thread)) = thread.as_deref() {
+                    self.0.ends.store(true, Release); // ORDERING: under the mutex.
+                    // SAFETY: it is alive: it clears its place under this mutex before it ends.
+                    unsafe { libc::pthread_cancel(*thread) };
+                }
+            }
+        }
+    }
+
+    /// Waits until the work has ended, however long it takes; work that has not begun never does.
+    pub(crate) fn join(self) {
+        if self.0.job.cancel() {
+            drop(self.take_back());
+            return;
+        }
+        while !self.wait(Deadline::NEVER) {}
+        self.collect();
+    }
+
+    /// The work is the caller's again.
+    fn take_back(&self) -> Option<(Arc<dyn Work>, Thread)> {
+        pool().in_flight.fetch_sub(1, Relaxed);
+        self.0.work.lock().take()
+    }
+}
+
+/// Looks for a moment, if the machine has cores to spare. Whether `done` came true.
+fn spin_until(done: impl Fn() -> bool) -> bool {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let spare = pool().in_flight.load(Relaxed) <= cores / 2;
+    let spins = if spare { SPINS } else { 1 };
+    for _ in 0..spins {
+        if done() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    false
+}
+
+unsafe extern "C" {
+    // `libc` does not declare it for Linux.
+    fn pthread_setcancelstate(state: libc::c_int, before: *mut libc::c_int) -> libc::c_int;
+}
+
+const PTHREAD_CANCEL_ENABLE: libc::c_int = 0;
+const PTHREAD_CANCEL_DISABLE: libc::c_int = 1;
+
+/// Owns nothing, and can be unwound (I1).
+fn set_cancellable(state: libc::c_int) {
+    let mut before = 0;
+    // SAFETY: a plain call with a valid place for the old state. Not a cancellation point.
+    unsafe { pthread_setcancelstate(state, &mut before) };
+}
+
+impl Worker {
+    /// A worker without a thread.
+    fn new() -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            job: Job::new(),
+            work: Mutex::new(None),
+            thread: OnceLock::new(),
+            cancellable: Mutex::new(None),
+            ends: AtomicBool::new(false),
+        })
+    }
+
+    /// Starts the worker's thread.
+    fn spawn(worker: &Arc<Self>) -> Result<()> {
+        let pool = pool();
+        pool.workers.fetch_add(1, Relaxed);
+        // The thread's own count, given up by `thread_ended`.
+        let own = Arc::into_raw(Arc::clone(worker));
+        let started = end_key().is_some() && start_thread(own.cast_mut().cast());
+        if !started {
+            pool.workers.fetch_sub(1, Relaxed);
+            // SAFETY: the count made above, which no thread has taken over.
+            drop(unsafe { Arc::from_raw(own) });
+            return Err(Error::NoThread);
+        }
+        Ok(())
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Waits for work; `None`: there was none for so long that the worker retires.
+    fn next(&self) -> Option<*const dyn Work> {
+        loop {
+            match self.job.begin() {
+                // The place keeps it until the job has ended (I2 of `job`).
+                Found::Work => {
+                    return self.work.lock().as_ref().map(|(work, _)| Arc::as_ptr(work));
+                }
+                Found::Cancelled => self.rest(),
+                Found::Nothing => {}
+            }
+            if !spin_until(|| self.job.is_posted()) {
+                park_timeout(IDLE_TIME);
+                if !self.job.is_posted() && self.retire() {
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Goes back to the pool.
+    fn rest(&self) {
+        if let Some(me) = self.me.upgrade() {
+            pool().idle.lock().push(me);
+        }
+    }
+
+    /// Leaves the pool; `false` if a caller has taken it out, whose work is on its way (I4).
+    fn retire(&self) -> bool {
+        let mut idle = pool().idle.lock();
+        let place = idle.iter().position(|worker| ptr::eq(Arc::as_ptr(worker), self));
+        place.map(|place| idle.remove(place)).is_some()
+    }
+
+    /// The work, if there was any, has ended. Whether the worker may take more.
+    fn end(&self, ending: Ending) -> bool {
+        let Some((work, caller)) = self.work.lock().clone() else { return true };
+        work.ended(ending);
+        // Before the caller is told: from then on the work is the caller's alone.
+        drop(work);
+        match self.job.end() {
+            Ended::Finished => caller.unpark(),
+            Ended::Abandoned => {
+                pool().abandoned.fetch_sub(1, Relaxed);
+                let work = self.work.lock().take();
+                drop(work);
+                if self.must_end() {
+                    return false;
+                }
+                self.rest();
+            }
+            Ended::Idle => {}
+        }
+        true
+    }
+
+    /// Whether a request to end may be pending (I3). Settled by the mutex that `abandon` holds.
+    fn must_end(&self) -> bool {
+        let _settled = self.cancellable.lock();
+        self.ends.load(Acquire) // ORDERING: under the mutex.
+    }
+}
+
+/// The start routine of a worker's thread. Owns nothing while a callback runs (I1).
+extern "C-unwind" fn worker_main(worker: *mut c_void) -> *mut c_void {
+    set_cancellable(PTHREAD_CANCEL_DISABLE);
+    let worker = worker.cast_const().cast::<Worker>();
+    begin_thread(worker);
+    // SAFETY: the thread's own count lives until `thread_ended`, which runs after this.
+    let worker = unsafe { &*worker };
+    while let Some(work) = worker.next() {
+        // SAFETY: the worker's place keeps the work until `end`.
+        let work = unsafe { &*work };
+        set_cancellable(PTHREAD_CANCEL_ENABLE);
+        let code = work.run();
+        set_cancellable(PTHREAD_CANCEL_DISABLE);
+        if !worker.end(Ending::Returned(code)) {
+            break;
+        }
+    }
+    ptr::null_mut()
+}
+
+/// Makes the thread known to those who wake and cancel it, and its end known to us.
+fn begin_thread(worker: *const Worker) {
+    if let Some(key) = end_key() {
+        // SAFETY: a live key; the value is what its destructor expects.
+        unsafe { libc::pthread_setspecific(key, worker.cast()) };
+    }
+    // SAFETY: plain calls about the calling thread.
+    let thread = unsafe { libc::pthread_self() };
+    #[cfg(target_os = "linux")]
+    // SAFETY: the calling thread, and a name of less than 16 bytes.
+    unsafe {
+        libc::pthread_setname_np(thread, c"etslock-worker".as_ptr())
+    };
+    // SAFETY: the thread's own count.
+    let worker = unsafe { &*worker };
+    *worker.cancellable.lock() = Some(thread);
+    let _first = worker.thread.set(current());
+}
+
+/// The thread-specific key whose destructor tells that a worker's thread ends, however it ends.
+fn end_key() -> Option<libc::pthread_key_t> {
+    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+    *KEY.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: a valid place for the key; the destructor takes what `begin_thread` sets.
+        let status = unsafe { libc::pthread_key_create(&mut key, Some(thread_ended)) };
+        (status == 0).then_some(key)
+    })
+}
+
+/// The last thing a worker's thread does. Rust's thread-locals are gone by now.
+unsafe extern "C" fn thread_ended(worker: *mut c_void) {
+    // SAFETY: the thread's own count, made by `spawn` and given up here.
+    let worker = unsafe { Arc::from_raw(worker.cast_const().cast::<Worker>()) };
+    *worker.cancellable.lock() = None;
+    worker.ends.store(true, Release); // ORDERING: pairs with `collect`, after the job's end.
+    // Work in its place was ended by its own thread's end.
+    worker.end(Ending::ThreadEnded);
+    pool().workers.fetch_sub(1, Relaxed);
+}
+
+/// Starts a detached thread that no signal of the program's is delivered to.
+fn start_thread(argument: *mut c_void) -> bool {
+    let mut attributes = MaybeUninit::uninit();
+    // SAFETY: a valid place for attributes.
+    if unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: initialized above, and the constant is a valid state.
+    unsafe {
+        libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED)
+    };
+    let before = block_signals();
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: valid places; `worker_main` takes `argument`.
+    let status =
+        unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), START, argument) };
+    restore_signals(&before);
+    // SAFETY: initialized above, and not used afterwards.
+    unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+    status == 0
+}
+
+/// `worker_main`, as `libc` declares start routines.
+///
+/// WHY: a transmute. `libc` says `extern "C"`, through which nothing may unwind; the platform's
+/// start routine is one through which cancellation must.
+const START: extern "C" fn(*mut c_void) -> *mut c_void = {
+    // SAFETY: the two differ in what may happen on unwinding, not in how they are called.
+    unsafe {
+        mem::transmute::<
+            extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+            extern "C" fn(*mut c_void) -> *mut c_void,
+        >(worker_main)
+    }
+};
+
+/// Blocks every signal that is not the thread's own fault. Returns the mask to restore.
+fn block_signals() -> libc::sigset_t {
+    const OWN_FAULTS: [libc::c_int; 6] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT];
+    let mut all = MaybeUninit::uninit();
+    // SAFETY: fills a valid place.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    for signal in OWN_FAULTS {
+        // SAFETY: filled above.
+        unsafe { libc::sigdelset(all.as_mut_ptr(), signal) };
+    }
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: a filled set, and a valid place for the old one.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+    // SAFETY: written by the call above, which cannot fail with these arguments.
+    unsafe { before.assume_init() }
+}
+
+fn restore_signals(mask: &libc::sigset_t) {
+    // SAFETY: a mask that `block_signals` returned.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
+}
