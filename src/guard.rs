@@ -1,0 +1,313 @@
+//! Guards: proof of holding, staged writes, commit.
+//!
+//! A guard talks to the store of its table in four verbs: acquire (`with_lock`), read, commit if
+//! still the holder, release.
+//!
+//! Invariants
+//! I1. Writes are staged in the guard; they reach the table between `commit_begin` and
+//!     `commit_end` of the hold, and nowhere else (C-7, C-8).
+//! I2. Whoever makes the hold's final step frees the locks; `ended` says what that step was.
+//! I3. A guard covers the keys of its locks and no other.
+
+use crate::bytes::{Bytes, boxed_copy};
+use crate::clock::{Deadline, Moment, Timeout};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::lock::{Gate, Hold, Locked, Lost, Standing, Verdict};
+use crate::registry::Opened;
+use crate::sync::{Arc, Mutex, Thread, current, park, park_timeout};
+use crate::table::{Tuples, Write};
+
+/// What a guard stands in for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A call that returned it: the user ends it.
+    Acquired,
+    /// A callback on the calling thread.
+    OnCaller,
+    /// A callback on a worker: it is revoked at its deadline.
+    OnWorker,
+}
+
+/// A staged write, and which of the guard's keys it is for.
+type Staged = (usize, Write);
+
+/// Fenced access to the locked keys. Any thread may use it, one thread at a time.
+///
+/// Dropping an acquired guard cancels it.
+#[derive(Debug)]
+pub struct Guard {
+    kind: Kind,
+    table: Arc<Opened>,
+    locked: Locked,
+    staged: Mutex<Vec<Staged>>,
+    result: Mutex<Option<Box<[u8]>>>,
+}
+
+impl Guard {
+    pub(crate) fn new(kind: Kind, table: Arc<Opened>, locked: Locked) -> Self {
+        let (staged, result) = (Mutex::new(Vec::new()), Mutex::new(None));
+        Self { kind, table, locked, staged, result }
+    }
+
+    pub(crate) fn hold(&self) -> &Arc<Hold> {
+        self.locked.hold()
+    }
+
+    pub(crate) fn is_acquired(&self) -> bool {
+        self.kind == Kind::Acquired
+    }
+
+    /// `Error::Forked` in a child of the process that made it.
+    pub(crate) fn enter(&self) -> Result<()> {
+        self.hold().enter()
+    }
+
+    /// The current tuples of a key, with this guard's unpublished writes applied.
+    pub fn lookup(&self, key: &[u8]) -> Result<Tuples> {
+        let (index, key) = self.covered(key)?;
+        self.status()?;
+        let staged = self.staged.lock();
+        let writes = staged.iter().filter(|(place, _)| *place == index).map(|(_, write)| write);
+        self.table.snapshot(key).after(self.table.table_type(), writes).present()
+    }
+
+    /// Stages the insertion of a tuple.
+    pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        let (index, _) = self.covered(key)?;
+        self.stage(index, || Ok(Write::Insert(Bytes::copy_of(value)?)))
+    }
+
+    /// Stages the removal of all tuples of a key.
+    pub fn delete(&self, key: &[u8]) -> Result<()> {
+        let (index, _) = self.covered(key)?;
+        self.stage(index, || Ok(Write::Delete))
+    }
+
+    /// Stages the removal of every instance of one tuple.
+    pub fn delete_tuple(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        let (index, _) = self.covered(key)?;
+        self.stage(index, || Ok(Write::DeleteTuple(Bytes::copy_of(value)?)))
+    }
+
+    /// Publishes the staged writes and keeps the lock.
+    pub fn commit(&self) -> Result<()> {
+        self.publish(false)
+    }
+
+    /// Forgets the unpublished writes.
+    pub fn rollback(&self) -> Result<()> {
+        self.status()?;
+        self.staged.lock().clear();
+        Ok(())
+    }
+
+    /// Publishes the staged writes and frees the lock.
+    pub fn release(self) -> Result<()> {
+        self.finish()
+    }
+
+    /// Forgets the staged writes and frees the lock.
+    pub fn cancel(self) -> Result<()> {
+        self.let_go();
+        Ok(())
+    }
+
+    /// Sets what a call hands to its caller; the last one counts.
+    pub fn set_result(&self, data: &[u8]) -> Result<()> {
+        if self.is_acquired() {
+            return Err(Error::Invalid);
+        }
+        self.status()?;
+        *self.result.lock() = Some(boxed_copy(data)?);
+        Ok(())
+    }
+
+    pub(crate) fn take_result(&self) -> Option<Box<[u8]>> {
+        self.result.lock().take()
+    }
+
+    /// Moves the exec deadline to at least `exec` from now: never earlier, never back to life.
+    pub fn extend(&self, exec: Timeout) -> Result<()> {
+        let standing = self.hold().extend(Moment::now(), exec)?;
+        self.answer(standing)
+    }
+
+    /// Sleeps; wakes early, and says so, when the guard is late or revoked.
+    pub fn sleep(&self, time: Timeout) -> Result<()> {
+        let until = Moment::now().after(time);
+        let thread = current();
+        self.watched_by(thread, || {
+            loop {
+                let now = Moment::now();
+                self.status()?;
+                if until.is_past(now) {
+                    return Ok(());
+                }
+                match until.min(self.hold().deadline()).remaining(now) {
+                    Some(left) => park_timeout(left),
+                    None => park(),
+                }
+            }
+        })
+    }
+
+    /// `Ok` when live, `Error::ExecTimeout` when late, `Error::Revoked` when revoked.
+    pub fn status(&self) -> Result<()> {
+        let hold = self.hold();
+        let standing = match hold.deadline() {
+            // Spares a look at the clock.
+            Deadline::NEVER => hold.standing(Moment::START),
+            _ => hold.standing(Moment::now()),
+        };
+        self.answer(standing)
+    }
+
+    /// Whether its exec deadline has passed.
+    pub(crate) fn is_late(&self) -> bool {
+        self.hold().standing(Moment::now()) == Standing::Late
+    }
+
+    /// Time to the exec deadline; 0 when late or revoked.
+    pub fn remaining(&self) -> Timeout {
+        let now = Moment::now();
+        match self.hold().standing(now) {
+            Standing::Live => Timeout::left(self.hold().deadline().remaining(now)),
+            Standing::Late | Standing::Lost(_) => Timeout::millis(0),
+        }
+    }
+
+    /// A number larger than that of every earlier lock of the same key.
+    pub fn token(&self) -> u64 {
+        self.hold().token()
+    }
+
+    /// The tuples of the keys `wanted`, which the guard covers, as they are now.
+    pub(crate) fn read(&self, wanted: &[Key]) -> Vec<Tuples> {
+        wanted.iter().map(|key| self.table.snapshot(key)).collect()
+    }
+
+    /// Runs `body` while `thread` is woken when the hold is taken away.
+    pub(crate) fn watched_by<R>(&self, thread: Thread, body: impl FnOnce() -> R) -> R {
+        self.hold().watch(thread.clone());
+        let answer = body();
+        self.hold().unwatch(&thread);
+        answer
+    }
+
+    /// Commits and frees the lock, if in time. The end of every successful holder.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let published = self.publish(true);
+        match published {
+            Ok(()) => self.locked.release(),
+            // Nothing more can be done with it.
+            Err(_) => self.let_go(),
+        }
+        published
+    }
+
+    /// Frees the lock without publishing. Says if the holder was too late, or had lost it.
+    pub(crate) fn fail(&self) -> Result<()> {
+        let standing = self.hold().standing(Moment::now());
+        self.let_go();
+        self.answer(standing)
+    }
+
+    /// Takes the hold away from the callback if its time is over (C-4).
+    pub(crate) fn expire(&self) -> Verdict {
+        let verdict = self.hold().expire(Moment::now());
+        if verdict == Verdict::Taken {
+            self.locked.release_expired();
+        }
+        verdict
+    }
+
+    /// Ends the hold if it has not ended, and frees the locks if it was this that ended it (I2).
+    fn let_go(&self) {
+        self.staged.lock().clear();
+        let hold = self.hold();
+        if hold.standing(Moment::now()) == Standing::Late {
+            self.expire();
+        } else if hold.is_in_force() && hold.end().is_ok() {
+            self.locked.release();
+        }
+    }
+
+    /// The place of a key among the guard's, and the key with its hash (I3).
+    fn covered(&self, key: &[u8]) -> Result<(usize, &Key)> {
+        let locked = &self.locked;
+        // WHY: a linear search among few. Comparing short byte strings is cheaper than the hash
+        // that finds one among many.
+        let index = match locked.len() {
+            len @ 0..=4 => (0..len).find(|index| locked.key(*index).as_bytes() == key),
+            _ => locked.position(&Key::new(key)?),
+        };
+        index.map(|index| (index, locked.key(index))).ok_or(Error::NotCovered)
+    }
+
+    fn stage(&self, index: usize, write: impl FnOnce() -> Result<Write>) -> Result<()> {
+        self.status()?;
+        let write = write()?;
+        let mut staged = self.staged.lock();
+        staged.try_reserve(1).map_err(|_| Error::NoMemory)?;
+        if write.is_final(self.table.table_type()) {
+            staged.retain(|(place, _)| *place != index);
+        }
+        staged.push((index, write));
+        Ok(())
+    }
+
+    /// Publishes the staged writes (I1). `last`: and ends the hold.
+    fn publish(&self, last: bool) -> Result<()> {
+        let mut staged = self.staged.lock();
+        if staged.is_empty() && !last {
+            return self.status();
+        }
+        // Before the gate: nothing but publishing happens behind it.
+        staged.sort_by_key(|(index, _)| *index);
+        match self.hold().commit_begin(Moment::now()) {
+            Gate::Open => {}
+            Gate::Late => return self.answer(Standing::Late),
+            Gate::Lost(lost) => return self.answer(Standing::Lost(lost)),
+        }
+        for group in staged.chunk_by(|(a, _), (b, _)| a == b) {
+            let writes = group.iter().map(|(_, write)| write);
+            self.table.apply(self.locked.key(group[0].0), writes);
+        }
+        self.hold().commit_end(last);
+        staged.clear();
+        Ok(())
+    }
+
+    /// What a standing means to this kind of guard.
+    fn answer(&self, standing: Standing) -> Result<()> {
+        match (standing, self.kind) {
+            (Standing::Live, _) => Ok(()),
+            // A worker's guard goes from live to revoked.
+            (Standing::Late, Kind::OnWorker) => {
+                self.expire();
+                Err(Error::Revoked)
+            }
+            (Standing::Late, _) => Err(Error::ExecTimeout),
+            (Standing::Lost(_), _) => Err(Error::Revoked),
+        }
+    }
+
+    /// How a call that ran a callback reports the loss of its lock.
+    pub(crate) fn loss(&self) -> Option<Error> {
+        match self.hold().standing(Moment::now()) {
+            Standing::Lost(Lost::Revoked) => Some(Error::Revoked),
+            Standing::Lost(Lost::Expired) => Some(Error::ExecTimeout),
+            Standing::Live | Standing::Late => None,
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // A guard of an interrupted callback in a forked child is not ours to end (C-16).
+        if self.enter().is_ok() {
+            self.let_go();
+        }
+    }
+}

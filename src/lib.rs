@@ -1,0 +1,58 @@
+//! Per-key exclusive locks with deadlines on in-memory table data.
+//!
+//! Arrows run downward only:
+//!
+//! ```text
+//! ffi          the C ABI: the only door for C, C++ and every FFI
+//!  |
+//! with_lock    the story: wait, lock, run, commit, release
+//!  |
+//! guard        proof of holding; staged writes; commit
+//!  |
+//! registry     handles to tables, and their names
+//!  |
+//! table   lock   exec      what is stored; who may touch it; where callbacks run
+//!  |
+//! options  key  bytes  process  clock  error  sync
+//! ```
+//!
+//! `table`, `lock` and `exec` do not know each other. Each is the only one to know its crate:
+//! flurry, crossbeam-epoch (in `lock/reclaim`), libc.
+//!
+//! # Glossary
+//!
+//! - **table**: rows in memory, of type set, bag or duplicate bag.
+//! - **tuple**: one `{key, value}`.
+//! - **lock table**: where locks live, apart from the data.
+//! - **entry**: the lock of one key, while somebody holds it or waits for it.
+//! - **hold**: one holding of a lock, from the attempt to the end.
+//! - **guard**: the handle that stands for a hold.
+//! - **worker**: an internal thread that runs callbacks.
+//! - **exec deadline**: acquisition plus exec timeout; the holder must be done.
+//! - **release time**: exec deadline plus fail timeout; from here on a waiter may delete the lock.
+//! - **token**: a number larger than that of every earlier lock of the same key.
+
+mod bytes;
+mod clock;
+mod error;
+mod exec;
+mod ffi;
+mod guard;
+mod key;
+mod lock;
+mod options;
+mod process;
+mod registry;
+mod sync;
+mod table;
+mod with_lock;
+
+pub use clock::Timeout;
+pub use error::{Error, Result};
+pub use guard::Guard;
+pub use key::Key;
+pub use lock::{LockInfo, LockTable, Owner, Stats};
+pub use options::{OnExecTimeout, Options, Queue, RunOn};
+pub use registry::{OpenTable, Opened};
+pub use table::{Access, Cursor, Table, TableOptions, TableType, Tuples};
+pub use with_lock::{Answer, Callback, acquire, force_release, locks, with_lock};

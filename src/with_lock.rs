@@ -1,0 +1,239 @@
+//! The story: wait for the lock, run the callback by its deadline, commit, release.
+//!
+//! On a worker the hold's word decides who was first (C-4). The worker ends it when the callback
+//! has returned, with the writes or without; the caller takes it away when the deadline has passed.
+//! One of the two succeeds, and that one frees the lock.
+
+use crate::error::{Error, Result};
+use crate::exec::{self, Ending, Running, Work};
+use crate::guard::{Guard, Kind};
+use crate::key::{Key, LockId};
+use crate::lock::{Hold, LockInfo, LockTable, Request, Verdict, enter_call, leave_call};
+use crate::options::{OnExecTimeout, Options, RunOn};
+use crate::registry::{self, Opened};
+use crate::sync::{Arc, Mutex, current};
+use crate::table::Tuples;
+
+/// What runs while the lock is held.
+pub trait Callback: Send + Sync + 'static {
+    /// Gets the tuples of the keys, as of acquisition and in the order given, before anything runs.
+    fn arrange(&mut self, tuples: Vec<Tuples>);
+
+    /// Runs, and returns 0 for success. On a worker it may be unwound by cancellation or
+    /// `pthread_exit`: it must own nothing on the stack.
+    fn run(&self, guard: &Guard) -> i32;
+}
+
+/// How a call ended, and what its callback left.
+#[derive(Debug)]
+pub struct Answer {
+    /// How the call ended.
+    pub end: Result<()>,
+    /// What the callback returned, if it ended in time; else 0.
+    pub code: i32,
+    /// What a successful callback set.
+    pub data: Option<Box<[u8]>>,
+}
+
+impl Answer {
+    fn without_callback(error: Error) -> Self {
+        Self { end: Err(error), code: 0, data: None }
+    }
+}
+
+/// Runs `callback` while holding the locks of `keys`.
+pub fn with_lock(
+    table: &Arc<Opened>,
+    keys: &[&[u8]],
+    options: &Options,
+    callback: impl Callback,
+) -> Answer {
+    let outcome = match options.run_on {
+        RunOn::Caller => on_caller(table, keys, options, callback),
+        RunOn::Worker => on_worker(table, keys, options, callback),
+    };
+    outcome.unwrap_or_else(Answer::without_callback)
+}
+
+/// Acquires the locks of `keys`, and returns a guard that the user ends.
+pub fn acquire(table: &Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<Guard> {
+    take(Kind::Acquired, table, &keys_in_order_given(keys)?, options)
+}
+
+/// On the calling thread nothing can return early: a late callback is found out afterwards.
+fn on_caller(
+    table: &Arc<Opened>,
+    keys: &[&[u8]],
+    options: &Options,
+    mut callback: impl Callback,
+) -> Result<Answer> {
+    let keys = keys_in_order_given(keys)?;
+    let guard = take(Kind::OnCaller, table, &keys, options)?;
+    if guard.is_late() {
+        return Err(end_unstarted(&guard));
+    }
+    callback.arrange(guard.read(&keys));
+
+    let before = enter_call(Arc::clone(guard.hold()));
+    let code = callback.run(&guard);
+    leave_call(before);
+
+    Ok(decide(&guard, code))
+}
+
+/// On a worker the call returns at the deadline, whatever the callback does.
+fn on_worker(
+    table: &Arc<Opened>,
+    keys: &[&[u8]],
+    options: &Options,
+    mut callback: impl Callback,
+) -> Result<Answer> {
+    let keys = keys_in_order_given(keys)?;
+    let guard = take(Kind::OnWorker, table, &keys, options)?;
+    if guard.is_late() {
+        return Err(end_unstarted(&guard));
+    }
+    callback.arrange(guard.read(&keys));
+
+    let call = Arc::new(Call { guard, callback, answer: Mutex::new(None) });
+    let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
+    let call = &*call;
+    call.guard.watched_by(current(), || wait(call, running, options.on_exec_timeout))
+}
+
+/// Waits for the callback until its deadline, and decides who was first.
+fn wait<C: Callback>(
+    call: &Call<C>,
+    running: Running,
+    on_exec_timeout: OnExecTimeout,
+) -> Result<Answer> {
+    let guard = &call.guard;
+    loop {
+        if running.wait(guard.hold().deadline()) {
+            running.collect();
+            return call.answer.lock().take().ok_or(Error::CallbackFailed);
+        }
+        match guard.expire() {
+            // It was extended, or nothing happened.
+            Verdict::InTime => {}
+            // The callback is done but for publishing (C-8).
+            Verdict::Committing | Verdict::Ended => std::thread::yield_now(),
+            Verdict::Taken | Verdict::Lost(_) => break,
+        }
+    }
+    match on_exec_timeout {
+        OnExecTimeout::Join => running.join(),
+        OnExecTimeout::Abandon | OnExecTimeout::Kill => {
+            guard.hold().detach();
+            running.abandon(on_exec_timeout == OnExecTimeout::Kill);
+        }
+    }
+    Err(guard.loss().unwrap_or(Error::ExecTimeout))
+}
+
+/// A callback on a worker, with all that outlives its caller.
+struct Call<C> {
+    guard: Guard,
+    callback: C,
+    answer: Mutex<Option<Answer>>,
+}
+
+impl<C: Callback> Work for Call<C> {
+    fn run(&self) -> i32 {
+        self.enter();
+        self.callback.run(&self.guard)
+    }
+
+    fn ended(&self, ending: Ending) {
+        leave_call(None);
+        let answer = match ending {
+            Ending::Returned(code) => decide(&self.guard, code),
+            Ending::ThreadEnded => Answer { code: 0, ..decide(&self.guard, -1) },
+        };
+        *self.answer.lock() = Some(answer);
+    }
+}
+
+impl<C> Call<C> {
+    /// Apart from `run`, whose frame must own nothing.
+    fn enter(&self) {
+        enter_call(Arc::clone(self.guard.hold()));
+    }
+}
+
+/// The callback has returned: with its writes, without them, or too late.
+fn decide(guard: &Guard, code: i32) -> Answer {
+    let end = match code {
+        0 => guard.finish(),
+        _ => guard.fail().and(Err(Error::CallbackFailed)),
+    };
+    // A lock that was taken away by the clock is a timeout to the call, however it is seen.
+    let end = end.map_err(|error| guard.loss().unwrap_or(error));
+    match end {
+        Ok(()) => Answer { end, code, data: guard.take_result() },
+        Err(Error::CallbackFailed) => Answer { end, code, data: None },
+        Err(_) => Answer { end, code: 0, data: None },
+    }
+}
+
+/// The lock was got, and is given back: there is no time to run anything.
+fn end_unstarted(guard: &Guard) -> Error {
+    guard.expire();
+    guard.loss().unwrap_or(Error::ExecTimeout)
+}
+
+/// Waits for the locks of `keys`, and takes them.
+fn take(kind: Kind, table: &Arc<Opened>, keys: &[Key], options: &Options) -> Result<Guard> {
+    let lock_table = match &options.lock_table {
+        Some(lock_table) => lock_table.clone(),
+        None => LockTable::default_of_process(),
+    };
+    let hold = Arc::new(Hold::new(
+        options.exec,
+        options.fail,
+        options.owner.resolve(),
+        kind != Kind::Acquired,
+        exec::thread_id(),
+    ));
+    let request = Request {
+        wait: options.wait,
+        queue: options.queue,
+        spin_delay: options.spin_delay,
+        scope: table.scope(),
+    };
+    let locked = lock_table.acquire(lock_ids(table, keys), hold, &request)?;
+    Ok(Guard::new(kind, Arc::clone(table), locked))
+}
+
+/// The keys, each once, in the order given.
+fn keys_in_order_given(keys: &[&[u8]]) -> Result<Vec<Key>> {
+    if let [key] = keys {
+        return Ok(vec![Key::new(key)?]);
+    }
+    let mut seen = std::collections::HashSet::new();
+    let once = keys.iter().filter(|key| seen.insert(**key));
+    once.map(|key| Key::new(key)).collect()
+}
+
+/// The locks of `keys` in the one order that all callers take them in (C-18).
+fn lock_ids(table: &Opened, keys: &[Key]) -> Vec<LockId> {
+    let id = |key: &Key| LockId { table: table.id(), key: key.clone() };
+    let mut ids: Vec<LockId> = keys.iter().map(id).collect();
+    ids.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    ids
+}
+
+/// The locks that are held, with the names of their tables; of one table, or of all.
+pub fn locks(lock_table: &LockTable, table: Option<&Opened>) -> Vec<(LockInfo, Option<String>)> {
+    let locks = lock_table.locks(table.map(|table| table.id()));
+    let named = |lock: LockInfo| {
+        let name = registry::name_of(lock.table);
+        (lock, name)
+    };
+    locks.into_iter().map(named).collect()
+}
+
+/// Takes the lock of `key` away from its holder; `Error::NotFound` if nobody holds it.
+pub fn force_release(lock_table: &LockTable, table: &Opened, key: &[u8]) -> Result<()> {
+    lock_table.force_release(&LockId { table: table.id(), key: Key::new(key)? })
+}
