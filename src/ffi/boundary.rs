@@ -1,0 +1,64 @@
+//! What stands around every exported function: no panic leaves it (C-17), and no thread is
+//! cancelled inside it (C-5).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::ending;
+use super::status::{etslock_status, etslock_status_code};
+use crate::error::Result;
+
+/// Runs the body of an exported function and turns its answer into a status.
+pub(super) fn boundary(body: impl FnOnce() -> Result<()>) -> etslock_status {
+    let code = match guarded(body) {
+        Ok(Some(Ok(()))) => etslock_status_code::ETSLOCK_OK,
+        Ok(Some(Err(error))) | Err(error) => error.into(),
+        Ok(None) => etslock_status_code::ETSLOCK_ERR_PANIC,
+    };
+    code as etslock_status
+}
+
+/// Runs the body of an exported function that has no status; `fallback` answers for a panic.
+pub(super) fn boundary_or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+    guarded(body).ok().flatten().unwrap_or(fallback)
+}
+
+/// `None` when `body` panicked; an error when it could not be run.
+fn guarded<T>(body: impl FnOnce() -> T) -> Result<Option<T>> {
+    let _uncancelled = Uncancelled::enter();
+    if ending::is_alive() { Ok(caught(body)) } else { ending::on_fresh_thread(|| caught(body)) }
+}
+
+fn caught<T>(body: impl FnOnce() -> T) -> Option<T> {
+    // WHY: unwind safety. What a panic may leave half done is behind mutexes whose poison every
+    // user of them decides about, or is dropped with the frame.
+    catch_unwind(AssertUnwindSafe(body)).ok()
+}
+
+/// While it lives, a cancellation request for this thread stays pending.
+struct Uncancelled {
+    before: libc::c_int,
+}
+
+unsafe extern "C" {
+    // `libc` does not declare it for Linux.
+    fn pthread_setcancelstate(state: libc::c_int, before: *mut libc::c_int) -> libc::c_int;
+}
+
+const PTHREAD_CANCEL_DISABLE: libc::c_int = 1;
+
+impl Uncancelled {
+    fn enter() -> Self {
+        let mut before = 0;
+        // SAFETY: a plain call with a valid place for the old state.
+        unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut before) };
+        Self { before }
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        let mut ignored = 0;
+        // SAFETY: restores the state that `enter` found. Not a cancellation point.
+        unsafe { pthread_setcancelstate(self.before, &mut ignored) };
+    }
+}

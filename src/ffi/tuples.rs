@@ -1,0 +1,130 @@
+//! Tuples: an immutable snapshot of the tuples of a key, as C sees it.
+
+use super::boundary::boundary_or;
+use super::handle::read;
+use crate::table::Tuples;
+
+/// One {key, value}. Never grows.
+///
+/// The bytes are immutable, not aligned and not NUL-terminated. They live as long as the snapshot
+/// that shows them, or until the callback returns that was given them.
+///
+/// Since:     0.1
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct etslock_tuple {
+    /// The key; readable for key_len bytes.
+    pub key: *const u8,
+    /// Bytes in the key; may be 0.
+    pub key_len: usize,
+    /// The value; readable for value_len bytes.
+    pub value: *const u8,
+    /// Bytes in the value; may be 0.
+    pub value_len: usize,
+}
+
+/// A snapshot of the tuples of a key.
+///
+/// Expect one per lookup, short-lived: it keeps the bytes it shows in memory after the table has
+/// let go of them. It comes from etslock_table_lookup, etslock_table_take, etslock_cursor_next or
+/// etslock_guard_lookup, and lives until etslock_tuples_free, whatever happens to the table, the
+/// cursor or the guard (C-14). It never changes: any number of threads may read it at once. It
+/// stays readable in a forked child (C-16).
+///
+/// Methods:   etslock_tuples_data - its tuples, as an array.
+///            etslock_tuples_free - frees it.
+/// Since:     0.1
+#[derive(Debug)]
+pub struct etslock_tuples {
+    /// Owns the bytes that `view` points to. Never changed once `view` is made.
+    _groups: Vec<Tuples>,
+    view: Vec<etslock_tuple>,
+}
+
+// SAFETY: `view` points into `groups`, which is immutable and itself Send and Sync.
+unsafe impl Send for etslock_tuples {}
+// SAFETY: as above; no method changes anything.
+unsafe impl Sync for etslock_tuples {}
+
+impl etslock_tuples {
+    /// A snapshot of the tuples of one key.
+    pub(super) fn new(tuples: Tuples) -> Box<Self> {
+        Self::of(vec![tuples])
+    }
+
+    /// A snapshot of the tuples of several keys, in their order.
+    pub(super) fn of(groups: Vec<Tuples>) -> Box<Self> {
+        // The heap block of `groups` stays where it is when the vector moves into the box.
+        let view = groups.iter().flat_map(view).collect();
+        Box::new(Self { _groups: groups, view })
+    }
+
+    /// The tuples; NULL if there are none.
+    pub(super) fn as_ptr(&self) -> *const etslock_tuple {
+        if self.view.is_empty() { std::ptr::null() } else { self.view.as_ptr() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.view.len()
+    }
+}
+
+fn view(group: &Tuples) -> impl Iterator<Item = etslock_tuple> + '_ {
+    let key = group.key();
+    group.values().map(move |value| etslock_tuple {
+        key: key.as_ptr(),
+        key_len: key.len(),
+        value: value.as_ptr(),
+        value_len: value.len(),
+    })
+}
+
+/// The tuples of a snapshot, as an array.
+///
+/// In a bag they stand in order of insertion. NULL for `tuples` gives NULL and a count of 0, so
+/// that the answer to an ETSLOCK_NOT_FOUND needs no branch. `out_count` may be NULL.
+///
+/// Ownership: the array and its bytes belong to the snapshot, and live until etslock_tuples_free.
+/// Threads:   any thread, any number at once.
+/// Blocks:    no.
+/// Since:     0.1
+///
+/// # Safety
+/// The contracts `tuples` and `out` at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn etslock_tuples_data(
+    tuples: *const etslock_tuples,
+    out_count: *mut usize,
+) -> *const etslock_tuple {
+    boundary_or(std::ptr::null(), || {
+        // SAFETY: contract `tuples`: NULL or a live snapshot, immutable.
+        let (data, count) = match unsafe { read(tuples) } {
+            Ok(tuples) => (tuples.as_ptr(), tuples.len()),
+            Err(_) => (std::ptr::null(), 0),
+        };
+        // SAFETY: contract `out`: NULL, or writable by this thread alone.
+        if let Some(out) = unsafe { out_count.as_mut() } {
+            *out = count;
+        }
+        data
+    })
+}
+
+/// Frees a snapshot of tuples.
+///
+/// Ownership: the snapshot and every pointer into it are gone; NULL is fine.
+/// Threads:   any thread, not while another reads the snapshot.
+/// Blocks:    no.
+/// Since:     0.1
+///
+/// # Safety
+/// The contract `free` at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn etslock_tuples_free(tuples: *mut etslock_tuples) {
+    boundary_or((), || {
+        if !tuples.is_null() {
+            // SAFETY: contract `free`: it came from this library and nobody uses it afterwards.
+            drop(unsafe { Box::from_raw(tuples) });
+        }
+    })
+}
