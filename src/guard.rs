@@ -208,6 +208,7 @@ impl Guard {
 
     /// Frees the lock without publishing. Says if the holder was too late, or had lost it.
     pub(crate) fn fail(&self) -> Result<()> {
+        self.enter()?;
         let standing = self.hold().standing(Moment::now());
         self.let_go();
         self.answer(standing)
@@ -224,6 +225,10 @@ impl Guard {
 
     /// Ends the hold if it has not ended, and frees the locks if it was this that ended it (I2).
     fn let_go(&self) {
+        // What a forked child inherited is not its own to end (C-16).
+        if self.enter().is_err() {
+            return;
+        }
         self.staged.lock().clear();
         let hold = self.hold();
         if hold.standing(Moment::now()) == Standing::Late {
@@ -259,6 +264,7 @@ impl Guard {
 
     /// Publishes the staged writes (I1). `last`: and ends the hold.
     fn publish(&self, last: bool) -> Result<()> {
+        self.enter()?;
         let mut staged = self.staged.lock();
         if staged.is_empty() && !last {
             return self.status();
@@ -305,9 +311,6 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // A guard of an interrupted callback in a forked child is not ours to end (C-16).
-        if self.enter().is_ok() {
-            self.let_go();
-        }
+        self.let_go();
     }
 }

@@ -1,10 +1,14 @@
 //! Which process this is: what must be fresh in a forked child, and how a handle from before the
 //! fork is told from one made after it (C-16).
 //!
-//! A fork is seen by a handler that `ffi` registers before the first handle is made. A child
-//! never touches a lock, a queue or a thread of its parent: it begins with its own.
+//! A fork is seen by handlers that `ffi` registers before the first handle is made. A child never
+//! touches a lock, a queue or a thread of its parent: it begins with its own. Only what a crate
+//! keeps for the whole process in locks of its own is passed on; a fork waits until no thread is
+//! in there.
 
-use crate::sync::OnceLock;
+use std::cell::RefCell;
+
+use crate::sync::{Mutex, MutexGuard, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// How many forks lie between the first process and this one.
@@ -24,10 +28,53 @@ impl Generation {
         self == Self::current()
     }
 
-    /// To be called in the child, right after the fork.
-    pub(crate) fn next() {
+    fn next() {
         FORKS.fetch_add(1, Relaxed);
     }
+}
+
+/// Held by threads that must not be copied half-way, and by a fork.
+static FORK_GATE: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    static FORKING: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+}
+
+/// Lets `body` make thread-locals while no thread forks, and sees to it that none does while they
+/// end: thread-locals end in reverse order, so `Ends` comes before those of `body`, and `Ended`
+/// after them. Once a thread.
+pub(crate) fn undisturbed_by_fork(body: impl FnOnce()) {
+    struct Ends;
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            let _ = ENDED.try_with(|ended| ended.replace(Some(FORK_GATE.lock())));
+        }
+    }
+    thread_local! {
+        static ENDED: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+        static ENDS: Ends = const { Ends };
+    }
+    let _gate = FORK_GATE.lock();
+    ENDED.with(|_| ());
+    body();
+    ENDS.with(|_| ());
+}
+
+/// To be called before a fork, by the thread that forks.
+pub(crate) fn before_fork() {
+    // A thread whose locals are gone forks without a gate.
+    let _ = FORKING.try_with(|forking| forking.replace(Some(FORK_GATE.lock())));
+}
+
+/// To be called after a fork, in the parent.
+pub(crate) fn after_fork_in_parent() {
+    let _ = FORKING.try_with(RefCell::take);
+}
+
+/// To be called after a fork, in the child.
+pub(crate) fn after_fork_in_child() {
+    Generation::next();
+    let _ = FORKING.try_with(RefCell::take);
 }
 
 /// A value that each process of a line of forks has one of its own.

@@ -13,6 +13,7 @@
 //! I4. The order is row mutex, then the map's own locks; never the other way round.
 //! I5. One map guard per call, never held over a wait for anything but a row's mutex.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::collections::hash_set;
 use std::fmt;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::key::{Key, Prehashed};
+use crate::process;
 use crate::sync::{Arc, Mutex, OnceLock};
 
 /// How many tuples a key may have, and which.
@@ -327,7 +329,7 @@ impl Table {
 
     /// The tuples of a key, perhaps none.
     pub(crate) fn snapshot(&self, key: &Key) -> Tuples {
-        let guard = self.rows.guard();
+        let guard = self.enter();
         let values = self.rows.get(key, &guard).and_then(|row| row.lock().clone());
         Tuples { key: key.clone(), values }
     }
@@ -349,7 +351,7 @@ impl Table {
     /// Changes the tuples of a key in one step. `change` runs again if the key appeared meanwhile;
     /// what it did before is forgotten then.
     fn edit<R>(&self, key: &Key, mut change: impl FnMut(&mut Option<Values>) -> R) -> R {
-        let guard = self.rows.guard();
+        let guard = self.enter();
         loop {
             let Some(row) = self.rows.get(key, &guard) else {
                 let mut values = None;
@@ -389,8 +391,13 @@ impl Table {
     /// WHY: a set. The map's iterator follows the chain of a bucket, and meets a key again that
     /// was removed and inserted behind it.
     fn keys(&self) -> HashSet<Key, Prehashed> {
-        let guard = self.rows.guard();
+        let guard = self.enter();
         self.rows.keys(&guard).cloned().collect()
+    }
+
+    fn enter(&self) -> flurry::Guard<'_> {
+        begin_thread();
+        self.rows.guard()
     }
 
     fn check_unguarded(&self) -> Result<()> {
@@ -402,9 +409,17 @@ impl Table {
 }
 
 /// Makes the thread-locals that the map needs.
+///
+/// WHY: with a gate. The map's reclaimer numbers threads, at their first use of a map and at their
+/// end, under a lock of its own, which a forked child would inherit as it stands (C-16).
 pub(crate) fn begin_thread() {
     static MAP: OnceLock<flurry::HashMap<u8, u8>> = OnceLock::new();
-    drop(MAP.get_or_init(flurry::HashMap::new).guard());
+    thread_local!(static BEGUN: Cell<bool> = const { Cell::new(false) });
+    if !BEGUN.replace(true) {
+        process::undisturbed_by_fork(|| {
+            drop(MAP.get_or_init(flurry::HashMap::new).guard());
+        });
+    }
 }
 
 /// The number that a tuple holds; `Error::Type` unless its value is 8 bytes.

@@ -143,3 +143,49 @@ impl Job {
         self.0.compare_exchange(from, to, AcqRel, Acquire).is_ok()
     }
 }
+
+/// Model: every interleaving of one worker and one caller.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use crate::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use loom::thread;
+
+    /// The work is let go exactly once, by the side that owns it at the end (I2), and the caller
+    /// sees what the worker wrote before it finished (I3).
+    #[test]
+    fn giving_up_races_with_the_end() {
+        loom::model(|| {
+            let shared = Arc::new((Job::new(), AtomicUsize::new(0), AtomicUsize::new(0)));
+            shared.0.post();
+            let worker = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let (job, result, let_go) = &*shared;
+                    if job.begin() == Found::Work {
+                        result.store(7, Relaxed);
+                        if job.end() == Ended::Abandoned {
+                            let_go.fetch_add(1, Relaxed);
+                        }
+                    }
+                })
+            };
+            let (job, result, let_go) = &*shared;
+            match job.give_up() {
+                GaveUp::Cancelled => {
+                    let_go.fetch_add(1, Relaxed);
+                }
+                GaveUp::TooLate => {
+                    assert!(job.is_finished());
+                    assert_eq!(result.load(Relaxed), 7);
+                    job.collect();
+                    let_go.fetch_add(1, Relaxed);
+                }
+                GaveUp::Abandoned => {}
+            }
+            worker.join().unwrap();
+            assert_eq!(let_go.load(Relaxed), 1);
+        });
+    }
+}

@@ -25,7 +25,7 @@ use super::Work;
 use super::job::{Ended, Ending, Found, GaveUp, Job};
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, Result};
-use crate::process::PerProcess;
+use crate::process::{Generation, PerProcess};
 use crate::sync::{Arc, Mutex, OnceLock, Thread, current, park, park_timeout};
 
 /// How long a worker stays warm without work.
@@ -37,6 +37,7 @@ const SPINS: usize = 2_000;
 /// One worker, shared by its thread and by the caller whose work it runs.
 struct Worker {
     me: Weak<Worker>,
+    born: Generation,
     job: Job,
     /// The work, and the caller to wake when it has ended.
     work: Mutex<Option<(Arc<dyn Work>, Thread)>>,
@@ -220,6 +221,7 @@ impl Worker {
     fn new() -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
+            born: Generation::current(),
             job: Job::new(),
             work: Mutex::new(None),
             thread: OnceLock::new(),
@@ -286,6 +288,10 @@ impl Worker {
 
     /// The work, if there was any, has ended. Whether the worker may take more.
     fn end(&self, ending: Ending) -> bool {
+        // A callback forked, and this is the child: nobody waits for it here (C-16).
+        if !self.born.is_current() {
+            return false;
+        }
         let Some((work, caller)) = self.work.lock().clone() else { return true };
         work.ended(ending);
         // Before the caller is told: from then on the work is the caller's alone.
@@ -367,6 +373,10 @@ fn end_key() -> Option<libc::pthread_key_t> {
 unsafe extern "C" fn thread_ended(worker: *mut c_void) {
     // SAFETY: the thread's own count, made by `spawn` and given up here.
     let worker = unsafe { Arc::from_raw(worker.cast_const().cast::<Worker>()) };
+    if !worker.born.is_current() {
+        mem::forget(worker);
+        return;
+    }
     *worker.cancellable.lock() = None;
     worker.ends.store(true, Release); // ORDERING: pairs with `collect`, after the job's end.
     // Work in its place was ended by its own thread's end.

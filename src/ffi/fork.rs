@@ -1,6 +1,6 @@
 //! Sees to it that a forked child knows that it is one (C-16).
 
-use crate::process::Generation;
+use crate::process;
 use crate::sync::OnceLock;
 
 /// From here on a fork is seen. Called before the first handle is made: there is nothing to tell
@@ -8,11 +8,19 @@ use crate::sync::OnceLock;
 pub(super) fn watch() {
     static WATCHING: OnceLock<()> = OnceLock::new();
     WATCHING.get_or_init(|| {
-        // SAFETY: the handler does one store to an atomic, which may be done after a fork.
-        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        // SAFETY: the handlers take and let go a mutex of our own and change an atomic.
+        unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
     });
 }
 
+unsafe extern "C" fn before() {
+    process::before_fork();
+}
+
+unsafe extern "C" fn in_parent() {
+    process::after_fork_in_parent();
+}
+
 unsafe extern "C" fn in_child() {
-    Generation::next();
+    process::after_fork_in_child();
 }

@@ -13,6 +13,7 @@ use super::table::etslock_table;
 use super::tuples::{etslock_tuple, etslock_tuples};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
+use crate::process::Generation;
 use crate::table::Tuples;
 use crate::with_lock::{Answer, Callback, acquire, with_lock};
 
@@ -103,11 +104,14 @@ pub struct etslock_key {
 struct UserData {
     data: *mut c_void,
     free: Option<unsafe extern "C-unwind" fn(*mut c_void)>,
+    born: Generation,
 }
 
 impl Drop for UserData {
     fn drop(&mut self) {
-        if let Some(free) = self.free {
+        if let Some(free) = self.free
+            && self.born.is_current()
+        {
             // SAFETY: contract `user_data`: valid once, on any thread, after the callback.
             unsafe { free(self.data) };
         }
@@ -135,7 +139,8 @@ impl CCallback {
         user_data: *mut c_void,
         options: &etslock_options,
     ) -> Self {
-        let user_data = UserData { data: user_data, free: options.user_data_free };
+        let user_data =
+            UserData { data: user_data, free: options.user_data_free, born: Generation::current() };
         Self { callback, user_data, tuples: None }
     }
 

@@ -372,3 +372,102 @@ impl Hold {
 pub(super) fn same(a: &Arc<Hold>, b: &Arc<Hold>) -> bool {
     Arc::ptr_eq(a, b)
 }
+
+/// Models: every interleaving of a holder and those who would take its lock away.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::sync::atomic::AtomicUsize;
+    use loom::thread;
+
+    const IN_TIME: Moment = Moment::START;
+
+    /// An open hold with a deadline of 10 ms after `IN_TIME`, and a release time at once after.
+    fn open_hold() -> Arc<Hold> {
+        let exec = Timeout::millis(10);
+        let hold = Hold::new(exec, Timeout::millis(0), Party::None, false, 0);
+        assert!(hold.open(IN_TIME));
+        Arc::new(hold)
+    }
+
+    fn at(millis: u32) -> Moment {
+        Moment::from_bits(IN_TIME.after(Timeout::millis(millis)).as_bits())
+    }
+
+    /// One side ends the hold and frees the lock (I1, I2); nothing is published after it was
+    /// taken away (I3), and the successor sees all that was published before.
+    #[test]
+    fn a_commit_races_with_the_deadline() {
+        loom::model(|| {
+            let hold = open_hold();
+            let row = Arc::new(AtomicUsize::new(0));
+            let freed = Arc::new(AtomicUsize::new(0));
+            let holder = {
+                let (hold, row, freed) = (Arc::clone(&hold), Arc::clone(&row), Arc::clone(&freed));
+                thread::spawn(move || {
+                    if hold.commit_begin(IN_TIME) == Gate::Open {
+                        // Two steps: a successor between them would lose a write.
+                        let seen = row.load(Relaxed);
+                        row.store(seen + 1, Relaxed);
+                        hold.commit_end(true);
+                        freed.fetch_add(1, Relaxed);
+                    }
+                })
+            };
+            loop {
+                match hold.expire_overdue(at(11)) {
+                    Verdict::Taken => {
+                        freed.fetch_add(1, Relaxed);
+                        break;
+                    }
+                    Verdict::Ended => {
+                        assert_eq!(row.load(Relaxed), 1, "published before the end");
+                        break;
+                    }
+                    Verdict::Committing => thread::yield_now(),
+                    verdict => panic!("{verdict:?}"),
+                }
+            }
+            let before = row.load(Relaxed);
+            holder.join().unwrap();
+            assert_eq!(row.load(Relaxed), before, "a write after the lock was taken away");
+            assert_eq!(freed.load(Relaxed), 1);
+        });
+    }
+
+    /// An extension that was granted is never overruled by the deadline before it (I4).
+    #[test]
+    fn an_extension_races_with_the_deadline() {
+        loom::model(|| {
+            let hold = open_hold();
+            let holder = {
+                let hold = Arc::clone(&hold);
+                thread::spawn(move || {
+                    hold.extend(IN_TIME, Timeout::millis(100)) == Ok(Standing::Live)
+                })
+            };
+            let verdict = hold.expire(at(11));
+            let extended = holder.join().unwrap();
+            assert_ne!(extended, verdict == Verdict::Taken, "{verdict:?}");
+        });
+    }
+
+    /// Of several who would end it, one does.
+    #[test]
+    fn three_sides_end_it_once() {
+        loom::model(|| {
+            let hold = open_hold();
+            let holder = {
+                let hold = Arc::clone(&hold);
+                thread::spawn(move || hold.end().is_ok())
+            };
+            let waiter = {
+                let hold = Arc::clone(&hold);
+                thread::spawn(move || hold.expire_overdue(at(11)) == Verdict::Taken)
+            };
+            let forced = hold.revoke() == Verdict::Taken;
+            let ends = [holder.join().unwrap(), waiter.join().unwrap(), forced];
+            assert_eq!(ends.iter().filter(|ended| **ended).count(), 1);
+        });
+    }
+}

@@ -18,14 +18,45 @@
 
 #![expect(unsafe_code, reason = "epoch-based reclamation; every block argues from I1 to I5")]
 
+use std::cell::RefCell;
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 
-use crossbeam_epoch::{self as epoch, Atomic, Guard, Shared};
+use crossbeam_epoch::{Atomic, Collector, Guard, LocalHandle, Shared, unprotected};
+
+use crate::process::{Generation, PerProcess};
 
 use crate::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+/// Keeps what is loaded from a list in memory, until it is dropped.
+///
+/// WHY: not the crate's own collector. A forked child inherits the pins of threads that it does
+/// not have, and would never reclaim anything again (C-15, C-16).
+fn pin() -> Guard {
+    static COLLECTOR: PerProcess<Collector> = PerProcess::new();
+    thread_local! {
+        static HANDLE: RefCell<Option<(Generation, LocalHandle)>> = const { RefCell::new(None) };
+    }
+    let register = || COLLECTOR.get(Collector::new).register();
+    let by_handle = HANDLE.try_with(|handle| {
+        let mut handle = handle.borrow_mut();
+        match &*handle {
+            Some((born, handle)) if born.is_current() => handle.pin(),
+            _ => {
+                let new = register();
+                let guard = new.pin();
+                // A handle of the parent's is not touched.
+                mem::forget(handle.replace((Generation::current(), new)));
+                guard
+            }
+        }
+    });
+    // A thread whose locals are gone registers for this one time.
+    by_handle.unwrap_or_else(|_| register().pin())
+}
 
 /// Tag of a slot's head (I2).
 const EXPANDED: usize = 1;
@@ -131,7 +162,7 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
         if is_vacant(path.slot) {
             return None;
         }
-        let pin = epoch::pin();
+        let pin = pin();
         loop {
             let head = load_head(path.slot, &pin);
             if let (Some(found), _) = search(head, id, &pin) {
@@ -146,7 +177,7 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
 
     /// Lists `node`, which is `id`. `false`: another one that is `id` came first.
     pub(super) fn insert(&self, hash: u64, id: &T::Id, node: &Arc<Node<T>>) -> bool {
-        let pin = epoch::pin();
+        let pin = pin();
         let mut path = Path::new(&self.root, hash);
         // The list's own strong count (I5).
         let listed: Shared<'_, Node<T>> = Shared::from(Arc::into_raw(Arc::clone(node)));
@@ -175,7 +206,7 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
 
     /// Takes `node` off its list. Its value must be dead by now: no search may want it.
     pub(super) fn remove(&self, hash: u64, node: &Arc<Node<T>>) {
-        let pin = epoch::pin();
+        let pin = pin();
         // ORDERING: pairs with the load of `next` in `unlink`.
         node.next.fetch_or(REMOVED, AcqRel, &pin);
         let mut path = Path::new(&self.root, hash);
@@ -188,7 +219,7 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
     /// Every listed node, dead ones too.
     pub(super) fn all(&self) -> Vec<Arc<Node<T>>> {
         let mut nodes = Vec::new();
-        let pin = epoch::pin();
+        let pin = pin();
         collect(&self.root, &mut nodes, &pin);
         nodes
     }
@@ -210,7 +241,7 @@ fn collect<T>(slots: &[Slot<T>], nodes: &mut Vec<Arc<Node<T>>>, pin: &Guard) {
 /// Whether a slot has neither nodes nor children. Needs no pin: nothing is dereferenced.
 fn is_vacant<T>(slot: &Slot<T>) -> bool {
     // SAFETY: the pointer is compared, never followed.
-    let unpinned = unsafe { epoch::unprotected() };
+    let unpinned = unsafe { unprotected() };
     let head = slot.head.load(Acquire, unpinned);
     head.is_null() && head.tag() != EXPANDED
 }
@@ -293,7 +324,7 @@ impl<T: Listed + Send + Sync + 'static> Drop for Index<T> {
 /// Gives up the counts of all lists.
 fn release_all<T>(slots: &[Slot<T>]) {
     // SAFETY: called when the index is dropped: no other thread uses it.
-    let alone = unsafe { epoch::unprotected() };
+    let alone = unsafe { unprotected() };
     for slot in slots {
         let mut next = slot.head.load(Acquire, alone);
         while !next.is_null() {
