@@ -96,9 +96,11 @@ fn on_worker(
     callback.arrange(guard.read(&keys));
 
     let call = Arc::new(Call { guard, callback, answer: Mutex::new(None) });
-    let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
-    let call = &*call;
-    call.guard.watched_by(current(), || wait(call, running, options.on_exec_timeout))
+    // Watched before it starts: the lock may be taken away at once.
+    call.guard.watched_by(current(), || {
+        let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
+        wait(&call, running, options.on_exec_timeout)
+    })
 }
 
 /// Waits for the callback until its deadline, and decides who was first.

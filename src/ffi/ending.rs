@@ -4,7 +4,9 @@
 //! Rust's thread-locals are gone by then, those of flurry too, which cannot work without them. So
 //! the call is carried out by a short-lived thread, while this one waits.
 
-use std::thread;
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::ptr;
 
 use crate::error::{Error, Result};
 use crate::lock;
@@ -34,32 +36,45 @@ pub(super) fn is_alive() -> bool {
     ALIVE.try_with(|_| ()).is_ok()
 }
 
-/// Carries out `body` on a thread of its own, in the name of this one.
-pub(super) fn on_fresh_thread<T>(body: impl FnOnce() -> T) -> Result<T> {
-    let number = lock::thread_number();
-    let mut answer = None;
-    let lent = Lent((body, &mut answer));
-    let run = move || {
-        lock::set_thread_number(number);
-        let (body, answer) = lent.into_inner();
-        *answer = Some(body());
-    };
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, run);
-        thread.map_err(|_| Error::NoThread)?.join().map_err(|_| Error::NoThread)
-    })?;
-    answer.ok_or(Error::NoThread)
+/// A call, and the place of its answer.
+struct Errand<F, T> {
+    body: Option<F>,
+    answer: Option<T>,
+    /// In whose name it is done.
+    thread_number: u64,
 }
 
-/// What a waiting thread lends to the one that works for it.
-struct Lent<T>(T);
-
-// SAFETY: the lender does nothing but wait until the borrower has ended, so only one of the two
-// ever uses it at a time.
-unsafe impl<T> Send for Lent<T> {}
-
-impl<T> Lent<T> {
-    fn into_inner(self) -> T {
-        self.0
+/// Carries out `body`, which does not panic, on a thread of its own, in the name of this one.
+///
+/// WHY: not a thread of std's. Starting one makes thread-locals here, which nobody ends any more.
+pub(super) fn on_fresh_thread<F: FnOnce() -> T, T>(body: F) -> Result<T> {
+    let thread_number = lock::thread_number();
+    let mut errand = Errand { body: Some(body), answer: None, thread_number };
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: a valid place for the thread; `errand` outlives it because it is joined below, and
+    // is not touched here until then.
+    let status = unsafe {
+        libc::pthread_create(
+            thread.as_mut_ptr(),
+            ptr::null(),
+            run_errand::<F, T>,
+            (&raw mut errand).cast(),
+        )
+    };
+    if status != 0 {
+        return Err(Error::NoThread);
     }
+    // SAFETY: written by `pthread_create`, which succeeded.
+    let thread = unsafe { thread.assume_init() };
+    // SAFETY: a joinable thread that nobody else knows.
+    unsafe { libc::pthread_join(thread, ptr::null_mut()) };
+    errand.answer.ok_or(Error::NoThread)
+}
+
+extern "C" fn run_errand<F: FnOnce() -> T, T>(errand: *mut c_void) -> *mut c_void {
+    // SAFETY: `on_fresh_thread` lends it to this thread alone until it has ended.
+    let errand = unsafe { &mut *errand.cast::<Errand<F, T>>() };
+    lock::set_thread_number(errand.thread_number);
+    errand.answer = errand.body.take().map(|body| body());
+    ptr::null_mut()
 }
