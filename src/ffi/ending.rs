@@ -36,6 +36,12 @@ pub(super) fn is_alive() -> bool {
     ALIVE.try_with(|_| ()).is_ok()
 }
 
+/// Makes the thread-locals that calls need, while the thread can still end them. To be called
+/// before a callback may end its thread: made afterwards, they would never be freed.
+pub(super) fn begin_thread() {
+    is_alive();
+}
+
 /// A call, and the place of its answer.
 struct Errand<F, T> {
     body: Option<F>,

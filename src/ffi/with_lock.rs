@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::ptr;
 
 use super::boundary::{boundary, boundary_or};
+use super::ending;
 use super::guard::{self, etslock_guard};
 use super::handle::{Out, array, borrow, bytes};
 use super::options::etslock_options;
@@ -161,6 +162,7 @@ impl Callback for CCallback {
             None => (ptr::null(), 0),
         };
         let Some(callback) = self.callback else { return -1 };
+        ending::begin_thread();
         // SAFETY: contract `callback`: it takes these, on any thread; they live until it returns.
         unsafe { callback(etslock_guard::lend(guard), data, count, self.user_data.data) }
     }

@@ -58,6 +58,11 @@ fn pin() -> Guard {
     by_handle.unwrap_or_else(|_| register().pin())
 }
 
+/// Makes the thread-local of `pin`.
+pub(super) fn begin_thread() {
+    drop(pin());
+}
+
 /// Tag of a slot's head (I2).
 const EXPANDED: usize = 1;
 /// Tag of a node's `next` (I4).
