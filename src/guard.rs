@@ -10,13 +10,13 @@
 //! I3. A guard covers the keys of its locks and no other.
 
 use crate::bytes::{Bytes, boxed_copy};
-use crate::clock::{Deadline, Moment, Timeout};
+use crate::clock::{Moment, Timeout};
 use crate::error::{Error, Result};
-use crate::key::Key;
+use crate::key::{Key, Keys};
 use crate::lock::{Gate, Hold, Locked, Lost, Standing, Verdict};
 use crate::registry::Opened;
 use crate::sync::{Arc, Mutex, Thread, current, park, park_timeout};
-use crate::table::{Tuples, Write};
+use crate::table::{Snapshot, TableType, Tuples, Write};
 
 /// What a guard stands in for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,66 @@ pub(crate) enum Kind {
     OnWorker,
 }
 
-/// A staged write, and which of the guard's keys it is for.
-type Staged = (usize, Write);
+/// Staged writes, each with the place of its key among the guard's.
+///
+/// WHY: one without a list; most holders write once.
+#[derive(Debug, Default)]
+enum Staged {
+    #[default]
+    None,
+    One((usize, Write)),
+    Many(Vec<(usize, Write)>),
+}
+
+impl Staged {
+    fn as_slice(&self) -> &[(usize, Write)] {
+        match self {
+            Staged::None => &[],
+            Staged::One(write) => std::slice::from_ref(write),
+            Staged::Many(writes) => writes,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+
+    /// Adds a write; those that it makes pointless are forgotten.
+    fn push(&mut self, index: usize, write: Write, r#type: TableType) -> Result<()> {
+        let overrides = write.is_final(r#type);
+        match self {
+            Staged::None => *self = Staged::One((index, write)),
+            Staged::One(first) if overrides && first.0 == index => first.1 = write,
+            Staged::One(_) => {
+                let mut writes = Vec::with_capacity(4);
+                if let Staged::One(first) = std::mem::take(self) {
+                    writes.push(first);
+                }
+                writes.push((index, write));
+                *self = Staged::Many(writes);
+            }
+            Staged::Many(writes) => {
+                writes.try_reserve(1).map_err(|_| Error::NoMemory)?;
+                if overrides {
+                    writes.retain(|(place, _)| *place != index);
+                }
+                writes.push((index, write));
+            }
+        }
+        Ok(())
+    }
+
+    /// By key, and in the order of staging for each.
+    fn sort(&mut self) {
+        if let Staged::Many(writes) = self {
+            writes.sort_by_key(|(index, _)| *index);
+        }
+    }
+
+    fn clear(&mut self) {
+        *self = Staged::None;
+    }
+}
 
 /// Fenced access to the locked keys. Any thread may use it, one thread at a time.
 ///
@@ -40,13 +98,13 @@ pub struct Guard {
     kind: Kind,
     table: Arc<Opened>,
     locked: Locked,
-    staged: Mutex<Vec<Staged>>,
+    staged: Mutex<Staged>,
     result: Mutex<Option<Box<[u8]>>>,
 }
 
 impl Guard {
     pub(crate) fn new(kind: Kind, table: Arc<Opened>, locked: Locked) -> Self {
-        let (staged, result) = (Mutex::new(Vec::new()), Mutex::new(None));
+        let (staged, result) = (Mutex::new(Staged::None), Mutex::new(None));
         Self { kind, table, locked, staged, result }
     }
 
@@ -68,7 +126,8 @@ impl Guard {
         let (index, key) = self.covered(key)?;
         self.status()?;
         let staged = self.staged.lock();
-        let writes = staged.iter().filter(|(place, _)| *place == index).map(|(_, write)| write);
+        let staged = staged.as_slice().iter();
+        let writes = staged.filter(|(place, _)| *place == index).map(|(_, write)| write);
         self.table.snapshot(key).after(self.table.table_type(), writes).present()
     }
 
@@ -155,17 +214,7 @@ impl Guard {
     /// `Ok` when live, `Error::ExecTimeout` when late, `Error::Revoked` when revoked.
     pub fn status(&self) -> Result<()> {
         let hold = self.hold();
-        let standing = match hold.deadline() {
-            // Spares a look at the clock.
-            Deadline::NEVER => hold.standing(Moment::START),
-            _ => hold.standing(Moment::now()),
-        };
-        self.answer(standing)
-    }
-
-    /// Whether its exec deadline has passed.
-    pub(crate) fn is_late(&self) -> bool {
-        self.hold().standing(Moment::now()) == Standing::Late
+        self.answer(hold.standing(Moment::now_against(hold.deadline())))
     }
 
     /// Time to the exec deadline; 0 when late or revoked.
@@ -183,8 +232,13 @@ impl Guard {
     }
 
     /// The tuples of the keys `wanted`, which the guard covers, as they are now.
-    pub(crate) fn read(&self, wanted: &[Key]) -> Vec<Tuples> {
-        wanted.iter().map(|key| self.table.snapshot(key)).collect()
+    pub(crate) fn read(&self, wanted: &Keys) -> Snapshot {
+        match wanted {
+            Keys::One(key) => Snapshot::One(self.table.snapshot(key)),
+            Keys::Many(keys) => {
+                Snapshot::Many(keys.iter().map(|key| self.table.snapshot(key)).collect())
+            }
+        }
     }
 
     /// Runs `body` while `thread` is woken when the hold is taken away.
@@ -229,11 +283,15 @@ impl Guard {
         if self.enter().is_err() {
             return;
         }
-        self.staged.lock().clear();
         let hold = self.hold();
-        if hold.standing(Moment::now()) == Standing::Late {
+        if !hold.is_in_force() {
+            return;
+        }
+        self.staged.lock().clear();
+        let now = Moment::now_against(hold.deadline());
+        if hold.standing(now) == Standing::Late {
             self.expire();
-        } else if hold.is_in_force() && hold.end().is_ok() {
+        } else if hold.end().is_ok() {
             self.locked.release();
         }
     }
@@ -253,13 +311,7 @@ impl Guard {
     fn stage(&self, index: usize, write: impl FnOnce() -> Result<Write>) -> Result<()> {
         self.status()?;
         let write = write()?;
-        let mut staged = self.staged.lock();
-        staged.try_reserve(1).map_err(|_| Error::NoMemory)?;
-        if write.is_final(self.table.table_type()) {
-            staged.retain(|(place, _)| *place != index);
-        }
-        staged.push((index, write));
-        Ok(())
+        self.staged.lock().push(index, write, self.table.table_type())
     }
 
     /// Publishes the staged writes (I1). `last`: and ends the hold.
@@ -270,17 +322,18 @@ impl Guard {
             return self.status();
         }
         // Before the gate: nothing but publishing happens behind it.
-        staged.sort_by_key(|(index, _)| *index);
-        match self.hold().commit_begin(Moment::now()) {
+        staged.sort();
+        let hold = self.hold();
+        match hold.commit_begin(Moment::now_against(hold.deadline())) {
             Gate::Open => {}
             Gate::Late => return self.answer(Standing::Late),
             Gate::Lost(lost) => return self.answer(Standing::Lost(lost)),
         }
-        for group in staged.chunk_by(|(a, _), (b, _)| a == b) {
+        for group in staged.as_slice().chunk_by(|(a, _), (b, _)| a == b) {
             let writes = group.iter().map(|(_, write)| write);
             self.table.apply(self.locked.key(group[0].0), writes);
         }
-        self.hold().commit_end(last);
+        hold.commit_end(last);
         staged.clear();
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! I2. Keys are ordered by hash, then by bytes: the same total order everywhere in the process.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use crate::bytes::Bytes;
@@ -58,6 +59,24 @@ impl PartialOrd for Key {
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
+    }
+}
+
+/// The keys of a call, each once, in the order given. WHY: one without a list; most calls have one.
+#[derive(Debug)]
+pub(crate) enum Keys {
+    One(Key),
+    Many(Vec<Key>),
+}
+
+impl Keys {
+    pub(crate) fn new(keys: &[&[u8]]) -> Result<Self> {
+        if let [key] = keys {
+            return Ok(Keys::One(Key::new(key)?));
+        }
+        let mut seen = HashSet::new();
+        let once = keys.iter().filter(|key| seen.insert(**key));
+        once.map(|key| Key::new(key)).collect::<Result<_>>().map(Keys::Many)
     }
 }
 

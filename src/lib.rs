@@ -54,5 +54,5 @@ pub use key::Key;
 pub use lock::{LockInfo, LockTable, Owner, Stats};
 pub use options::{OnExecTimeout, Options, Queue, RunOn};
 pub use registry::{OpenTable, Opened};
-pub use table::{Access, Cursor, Table, TableOptions, TableType, Tuples};
+pub use table::{Access, Cursor, Snapshot, Table, TableOptions, TableType, Tuples};
 pub use with_lock::{Answer, Callback, acquire, force_release, locks, with_lock};

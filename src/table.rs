@@ -186,6 +186,25 @@ impl Tuples {
     }
 }
 
+/// Tuples by key: those of one key, or of several.
+#[derive(Debug)]
+pub enum Snapshot {
+    /// Of one key.
+    One(Tuples),
+    /// Of several keys, in the order given.
+    Many(Vec<Tuples>),
+}
+
+impl Snapshot {
+    /// The tuples of each key.
+    pub fn groups(&self) -> &[Tuples] {
+        match self {
+            Snapshot::One(tuples) => std::slice::from_ref(tuples),
+            Snapshot::Many(groups) => groups,
+        }
+    }
+}
+
 fn count(values: &Option<Values>) -> usize {
     values.as_ref().map_or(0, |values| values.as_slice().len())
 }

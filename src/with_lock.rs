@@ -7,17 +7,17 @@
 use crate::error::{Error, Result};
 use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind};
-use crate::key::{Key, LockId};
+use crate::key::{Key, Keys, LockId};
 use crate::lock::{Hold, LockInfo, LockTable, Request, Verdict, enter_call, leave_call};
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
 use crate::sync::{Arc, Mutex, current};
-use crate::table::Tuples;
+use crate::table::Snapshot;
 
 /// What runs while the lock is held.
 pub trait Callback: Send + Sync + 'static {
     /// Gets the tuples of the keys, as of acquisition and in the order given, before anything runs.
-    fn arrange(&mut self, tuples: Vec<Tuples>);
+    fn arrange(&mut self, tuples: Snapshot);
 
     /// Runs, and returns 0 for success. On a worker it may be unwound by cancellation or
     /// `pthread_exit`: it must own nothing on the stack.
@@ -43,7 +43,7 @@ impl Answer {
 
 /// Runs `callback` while holding the locks of `keys`.
 pub fn with_lock(
-    table: &Arc<Opened>,
+    table: Arc<Opened>,
     keys: &[&[u8]],
     options: &Options,
     callback: impl Callback,
@@ -56,20 +56,20 @@ pub fn with_lock(
 }
 
 /// Acquires the locks of `keys`, and returns a guard that the user ends.
-pub fn acquire(table: &Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<Guard> {
-    take(Kind::Acquired, table, &keys_in_order_given(keys)?, options)
+pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<Guard> {
+    take(Kind::Acquired, table, &Keys::new(keys)?, options)
 }
 
 /// On the calling thread nothing can return early: a late callback is found out afterwards.
 fn on_caller(
-    table: &Arc<Opened>,
+    table: Arc<Opened>,
     keys: &[&[u8]],
     options: &Options,
     mut callback: impl Callback,
 ) -> Result<Answer> {
-    let keys = keys_in_order_given(keys)?;
+    let keys = Keys::new(keys)?;
     let guard = take(Kind::OnCaller, table, &keys, options)?;
-    if guard.is_late() {
+    if options.exec.is_zero() {
         return Err(end_unstarted(&guard));
     }
     callback.arrange(guard.read(&keys));
@@ -83,14 +83,14 @@ fn on_caller(
 
 /// On a worker the call returns at the deadline, whatever the callback does.
 fn on_worker(
-    table: &Arc<Opened>,
+    table: Arc<Opened>,
     keys: &[&[u8]],
     options: &Options,
     mut callback: impl Callback,
 ) -> Result<Answer> {
-    let keys = keys_in_order_given(keys)?;
+    let keys = Keys::new(keys)?;
     let guard = take(Kind::OnWorker, table, &keys, options)?;
-    if guard.is_late() {
+    if options.exec.is_zero() {
         return Err(end_unstarted(&guard));
     }
     callback.arrange(guard.read(&keys));
@@ -185,11 +185,9 @@ fn end_unstarted(guard: &Guard) -> Error {
 }
 
 /// Waits for the locks of `keys`, and takes them.
-fn take(kind: Kind, table: &Arc<Opened>, keys: &[Key], options: &Options) -> Result<Guard> {
-    let lock_table = match &options.lock_table {
-        Some(lock_table) => lock_table.clone(),
-        None => LockTable::default_of_process(),
-    };
+fn take(kind: Kind, table: Arc<Opened>, keys: &Keys, options: &Options) -> Result<Guard> {
+    let default = || LockTable::default_of_process();
+    let lock_table = options.lock_table.clone().unwrap_or_else(default);
     let hold = Arc::new(Hold::new(
         options.exec,
         options.fail,
@@ -203,26 +201,8 @@ fn take(kind: Kind, table: &Arc<Opened>, keys: &[Key], options: &Options) -> Res
         spin_delay: options.spin_delay,
         scope: table.scope(),
     };
-    let locked = lock_table.acquire(lock_ids(table, keys), hold, &request)?;
-    Ok(Guard::new(kind, Arc::clone(table), locked))
-}
-
-/// The keys, each once, in the order given.
-fn keys_in_order_given(keys: &[&[u8]]) -> Result<Vec<Key>> {
-    if let [key] = keys {
-        return Ok(vec![Key::new(key)?]);
-    }
-    let mut seen = std::collections::HashSet::new();
-    let once = keys.iter().filter(|key| seen.insert(**key));
-    once.map(|key| Key::new(key)).collect()
-}
-
-/// The locks of `keys` in the one order that all callers take them in (C-18).
-fn lock_ids(table: &Opened, keys: &[Key]) -> Vec<LockId> {
-    let id = |key: &Key| LockId { table: table.id(), key: key.clone() };
-    let mut ids: Vec<LockId> = keys.iter().map(id).collect();
-    ids.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    ids
+    let locked = lock_table.acquire(table.id(), keys, hold, &request)?;
+    Ok(Guard::new(kind, table, locked))
 }
 
 /// The locks that are held, with the names of their tables; of one table, or of all.

@@ -8,7 +8,7 @@ use super::status::etslock_status;
 use super::table::etslock_table;
 use super::tuples::etslock_tuples;
 use crate::error::{Error, Result};
-use crate::table::Cursor;
+use crate::table::{Cursor, Snapshot};
 
 /// An iteration over the keys of a table.
 ///
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn etslock_cursor_next(
         // SAFETY: contract `cursor`.
         let cursor = unsafe { borrow(cursor) }?;
         let mut cursor = cursor.lock().unwrap_or_else(|poison| poison.into_inner());
-        out.give(etslock_tuples::new(cursor.next().ok_or(Error::NotFound)?));
+        out.give(etslock_tuples::new(Snapshot::One(cursor.next().ok_or(Error::NotFound)?)));
         Ok(())
     })
 }

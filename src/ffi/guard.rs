@@ -9,6 +9,7 @@ use super::tuples::etslock_tuples;
 use crate::clock::Timeout;
 use crate::error::{Error, Result};
 use crate::guard::Guard;
+use crate::table::Snapshot;
 
 /// The handle that stands for a held lock: reads and writes of its keys, until its deadline.
 ///
@@ -108,7 +109,7 @@ pub unsafe extern "C" fn etslock_guard_lookup(
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
-        out.give(etslock_tuples::new(guard.lookup(key)?));
+        out.give(etslock_tuples::new(Snapshot::One(guard.lookup(key)?)));
         Ok(())
     })
 }

@@ -9,7 +9,7 @@ use super::status::etslock_status;
 use super::tuples::etslock_tuples;
 use crate::error::{Error, Result};
 use crate::registry::OpenTable;
-use crate::table::{Access, TableOptions, TableType};
+use crate::table::{Access, Snapshot, TableOptions, TableType};
 
 /// How many tuples a key may have, and which: for etslock_table_options.type.
 ///
@@ -358,7 +358,7 @@ pub unsafe extern "C" fn etslock_table_lookup(
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
-        out.give(etslock_tuples::new(table.lookup(key)?));
+        out.give(etslock_tuples::new(Snapshot::One(table.lookup(key)?)));
         Ok(())
     })
 }
@@ -423,7 +423,7 @@ pub unsafe extern "C" fn etslock_table_take(
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
-        out.give(etslock_tuples::new(table.take(key)?));
+        out.give(etslock_tuples::new(Snapshot::One(table.take(key)?)));
         Ok(())
     })
 }

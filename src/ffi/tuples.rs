@@ -2,7 +2,7 @@
 
 use super::boundary::boundary_or;
 use super::handle::read;
-use crate::table::Tuples;
+use crate::table::{Snapshot, Tuples};
 
 /// One {key, value}. Never grows.
 ///
@@ -36,47 +36,65 @@ pub struct etslock_tuple {
 /// Since:     0.1
 #[derive(Debug)]
 pub struct etslock_tuples {
-    /// Owns the bytes that `view` points to. Never changed once `view` is made.
-    _groups: Vec<Tuples>,
-    view: Vec<etslock_tuple>,
+    /// Owns the bytes that the view points to. Neither changed nor moved once the view is made.
+    groups: Snapshot,
+    /// The view of one tuple.
+    one: etslock_tuple,
+    /// The view of several.
+    many: Vec<etslock_tuple>,
 }
 
-// SAFETY: `view` points into `groups`, which is immutable and itself Send and Sync.
+// SAFETY: the view points into `groups`, which is immutable and itself Send and Sync.
 unsafe impl Send for etslock_tuples {}
 // SAFETY: as above; no method changes anything.
 unsafe impl Sync for etslock_tuples {}
 
 impl etslock_tuples {
-    /// A snapshot of the tuples of one key.
-    pub(super) fn new(tuples: Tuples) -> Box<Self> {
-        Self::of(vec![tuples])
-    }
-
-    /// A snapshot of the tuples of several keys, in their order.
-    pub(super) fn of(groups: Vec<Tuples>) -> Box<Self> {
-        // The heap block of `groups` stays where it is when the vector moves into the box.
-        let view = groups.iter().flat_map(view).collect();
-        Box::new(Self { _groups: groups, view })
+    pub(super) fn new(groups: Snapshot) -> Box<Self> {
+        let mut tuples = Box::new(Self { groups, one: etslock_tuple::NONE, many: Vec::new() });
+        // Only now the bytes have come to rest.
+        match tuples.groups.groups() {
+            [only] if only.len() == 1 => tuples.one = etslock_tuple::first_of(only),
+            groups => tuples.many = groups.iter().flat_map(etslock_tuple::all_of).collect(),
+        }
+        tuples
     }
 
     /// The tuples; NULL if there are none.
     pub(super) fn as_ptr(&self) -> *const etslock_tuple {
-        if self.view.is_empty() { std::ptr::null() } else { self.view.as_ptr() }
+        match self.len() {
+            0 => std::ptr::null(),
+            1 if self.many.is_empty() => &raw const self.one,
+            _ => self.many.as_ptr(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.view.len()
+        if self.one.key.is_null() { self.many.len() } else { 1 }
     }
 }
 
-fn view(group: &Tuples) -> impl Iterator<Item = etslock_tuple> + '_ {
-    let key = group.key();
-    group.values().map(move |value| etslock_tuple {
-        key: key.as_ptr(),
-        key_len: key.len(),
-        value: value.as_ptr(),
-        value_len: value.len(),
-    })
+impl etslock_tuple {
+    const NONE: Self =
+        Self { key: std::ptr::null(), key_len: 0, value: std::ptr::null(), value_len: 0 };
+
+    fn new(key: &[u8], value: &[u8]) -> Self {
+        Self {
+            key: key.as_ptr(),
+            key_len: key.len(),
+            value: value.as_ptr(),
+            value_len: value.len(),
+        }
+    }
+
+    /// Valid as long as `tuples` neither moves nor ends.
+    pub(super) fn first_of(tuples: &Tuples) -> Self {
+        tuples.values().next().map_or(Self::NONE, |value| Self::new(tuples.key(), value))
+    }
+
+    fn all_of(tuples: &Tuples) -> impl Iterator<Item = Self> + '_ {
+        tuples.values().map(|value| Self::new(tuples.key(), value))
+    }
 }
 
 /// The tuples of a snapshot, as an array.

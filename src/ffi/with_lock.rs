@@ -15,7 +15,7 @@ use super::tuples::{etslock_tuple, etslock_tuples};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::process::Generation;
-use crate::table::Tuples;
+use crate::table::{Snapshot, Tuples};
 use crate::with_lock::{Answer, Callback, acquire, with_lock};
 
 /// What runs while a lock is held; 0 commits its writes, anything else drops them.
@@ -124,7 +124,16 @@ impl Drop for UserData {
 struct CCallback {
     callback: etslock_callback,
     user_data: UserData,
-    tuples: Option<Box<etslock_tuples>>,
+    tuples: Shown,
+}
+
+/// What the callback is shown.
+#[derive(Debug)]
+enum Shown {
+    Nothing,
+    /// WHY: one tuple without a list; most keys have one.
+    One(Tuples),
+    Many(Box<etslock_tuples>),
 }
 
 // SAFETY: contract `user_data`: callback and data may be used from another thread.
@@ -142,7 +151,7 @@ impl CCallback {
     ) -> Self {
         let user_data =
             UserData { data: user_data, free: options.user_data_free, born: Generation::current() };
-        Self { callback, user_data, tuples: None }
+        Self { callback, user_data, tuples: Shown::Nothing }
     }
 
     fn checked(self) -> Result<Self> {
@@ -151,15 +160,24 @@ impl CCallback {
 }
 
 impl Callback for CCallback {
-    fn arrange(&mut self, tuples: Vec<Tuples>) {
-        self.tuples = Some(etslock_tuples::of(tuples));
+    fn arrange(&mut self, tuples: Snapshot) {
+        self.tuples = match tuples {
+            Snapshot::One(tuples) if tuples.is_empty() => Shown::Nothing,
+            Snapshot::One(tuples) if tuples.len() == 1 => Shown::One(tuples),
+            tuples => Shown::Many(etslock_tuples::new(tuples)),
+        };
     }
 
     // WHY: owns nothing. Cancellation and `pthread_exit` unwind this frame (C-17).
     fn run(&self, guard: &Guard) -> i32 {
+        let only;
         let (data, count) = match &self.tuples {
-            Some(tuples) => (tuples.as_ptr(), tuples.len()),
-            None => (ptr::null(), 0),
+            Shown::Nothing => (ptr::null(), 0),
+            Shown::One(tuples) => {
+                only = etslock_tuple::first_of(tuples);
+                (&raw const only, 1)
+            }
+            Shown::Many(tuples) => (tuples.as_ptr(), tuples.len()),
         };
         let Some(callback) = self.callback else { return -1 };
         ending::begin_thread();
@@ -246,7 +264,7 @@ pub unsafe extern "C" fn etslock_with_lock(
         let key = unsafe { bytes(key, key_len) }?;
         // SAFETY: contract `options`: `lock_table` is NULL or live.
         let options = unsafe { options.validate() }?;
-        answer(out, with_lock(&table, &[key], &options, callback.checked()?))
+        answer(out, with_lock(table, &[key], &options, callback.checked()?))
     })
 }
 
@@ -303,7 +321,7 @@ pub unsafe extern "C" fn etslock_with_locks(
         let keys = unsafe { key_list(keys, key_count) }?;
         // SAFETY: contract `options`: `lock_table` is NULL or live.
         let options = unsafe { options.validate() }?;
-        answer(out, with_lock(&table, &keys, &options, callback.checked()?))
+        answer(out, with_lock(table, &keys, &options, callback.checked()?))
     })
 }
 
@@ -349,7 +367,7 @@ pub unsafe extern "C" fn etslock_acquire(
         let key = unsafe { bytes(key, key_len) }?;
         // SAFETY: contract `options`: `lock_table` is NULL or live.
         let options = unsafe { options.validate() }?;
-        guard::give(out, acquire(&table, &[key], &options)?);
+        guard::give(out, acquire(table, &[key], &options)?);
         Ok(())
     })
 }
@@ -394,7 +412,7 @@ pub unsafe extern "C" fn etslock_acquire_locks(
         let keys = unsafe { key_list(keys, key_count) }?;
         // SAFETY: contract `options`: `lock_table` is NULL or live.
         let options = unsafe { options.validate() }?;
-        guard::give(out, acquire(&table, &keys, &options)?);
+        guard::give(out, acquire(table, &keys, &options)?);
         Ok(())
     })
 }

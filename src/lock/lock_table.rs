@@ -1,11 +1,12 @@
 //! Lock tables: finding the entry of a key, and the loop that waits for it.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
-use crate::key::{Key, LockId};
+use crate::key::{Key, Keys, LockId};
 use crate::lock::deadlock::{self, Registration, Scope, Wait};
 use crate::lock::entry::{Debts, Entry, EntryRef, Turn};
 use crate::lock::hold::{Hold, Standing, Verdict};
@@ -136,6 +137,13 @@ struct Counters {
     deadlocks: AtomicU64,
 }
 
+impl Counters {
+    fn acquired(&self, entries: &[EntryRef]) {
+        let shard = entries.first().map_or(0, |entry| entry.id().hash() as usize % 8);
+        self.acquired[shard].0.fetch_add(entries.len() as u64, Relaxed);
+    }
+}
+
 /// One shard of a counter that every acquisition touches, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -143,13 +151,37 @@ struct Padded(AtomicU64);
 
 /// Where locks live, apart from the data. A clone is the same table.
 #[derive(Debug, Clone)]
-pub struct LockTable(Arc<Inner>);
+pub struct LockTable(Ref);
+
+/// WHY: the default one is never freed. Counting its users would be the one word that every call of
+/// every thread writes to.
+#[derive(Debug, Clone)]
+enum Ref {
+    OfProcess(&'static Inner),
+    Own(Arc<Inner>),
+}
+
+impl Deref for Ref {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        match self {
+            Ref::OfProcess(inner) => inner,
+            Ref::Own(inner) => inner,
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
     index: Index<Entry>,
     scope: Scope,
     counters: Counters,
+}
+
+impl Inner {
+    fn new() -> Self {
+        Self { index: Index::new(), scope: Scope::new(), counters: Counters::default() }
+    }
 }
 
 impl Default for LockTable {
@@ -161,14 +193,13 @@ impl Default for LockTable {
 impl LockTable {
     /// A lock table of its own: the same key in two of them is two locks.
     pub fn new() -> Self {
-        let (index, scope, counters) = (Index::new(), Scope::new(), Counters::default());
-        Self(Arc::new(Inner { index, scope, counters }))
+        Self(Ref::Own(Arc::new(Inner::new())))
     }
 
     /// The one that is used when none is named.
     pub fn default_of_process() -> Self {
-        static DEFAULT: PerProcess<LockTable> = PerProcess::new();
-        DEFAULT.get(Self::new).clone()
+        static DEFAULT: PerProcess<Inner> = PerProcess::new();
+        Self(Ref::OfProcess(DEFAULT.get(Inner::new)))
     }
 
     /// Ends every wait in this table with `Error::Closed`. Locks that are held live on.
@@ -176,24 +207,29 @@ impl LockTable {
         self.0.scope.close();
     }
 
-    /// Takes the locks of all `ids`, in order, for `hold`. `ids` are sorted and all different; there
-    /// is at least one. Either all are held in the end, or none.
+    /// Takes the locks of all `keys` of a table for `hold`: in the end all are held, or none.
     pub(crate) fn acquire(
         &self,
-        ids: Vec<LockId>,
+        table: u64,
+        keys: &Keys,
         hold: Arc<Hold>,
         request: &Request<'_>,
     ) -> Result<Locked> {
         let now = Moment::now();
         let by = now.after(request.wait);
-        let count = ids.len() as u64;
-        let shard = ids.first().map_or(0, |id| id.hash() as usize % 8);
-        let entries = match <[LockId; 1]>::try_from(ids) {
-            Ok([id]) => Entries::One(self.take(id, &hold, true, now, by, request)?),
-            Err(ids) => Entries::Many(self.take_all(ids, &hold, by, request)?),
+        let id = |key: &Key| LockId { table, key: key.clone() };
+        let entries = match keys {
+            Keys::One(key) => Entries::One(self.take(id(key), &hold, true, now, by, request)?),
+            Keys::Many(keys) => {
+                let mut ids: Vec<LockId> = keys.iter().map(id).collect();
+                // The one order that all callers take their locks in (C-18).
+                ids.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+                Entries::Many(self.take_all(ids, &hold, by, request)?)
+            }
         };
-        self.0.counters.acquired[shard].0.fetch_add(count, Relaxed);
-        Ok(Locked { lock_table: self.clone(), hold, entries })
+        let locked = Locked { lock_table: self.clone(), hold, entries };
+        self.0.counters.acquired(locked.entries());
+        Ok(locked)
     }
 
     /// Takes several locks; the hold opens when it has the last (C-18).
