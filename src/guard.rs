@@ -277,6 +277,12 @@ impl Guard {
         verdict
     }
 
+    /// The hold was lost: sees to it that the locks are free by now, whoever it was that took it
+    /// away. Freeing them twice is harmless, for only their holder's are freed.
+    pub(crate) fn free(&self) {
+        self.locked.release();
+    }
+
     /// Ends the hold if it has not ended, and frees the locks if it was this that ended it (I2).
     fn let_go(&self) {
         // What a forked child inherited is not its own to end (C-16).

@@ -24,9 +24,11 @@ impl Key {
     /// A copy of `bytes`; `Error::NoMemory` if memory of that size cannot be had.
     pub fn new(bytes: &[u8]) -> Result<Self> {
         static SEED: OnceLock<RandomState> = OnceLock::new();
+        // Copied first: a length that memory cannot be had for is found out before it is read.
+        let bytes = Bytes::copy_of(bytes)?;
         let mut hasher = SEED.get_or_init(RandomState::new).build_hasher();
-        hasher.write(bytes);
-        Ok(Self { hash: hasher.finish(), bytes: Bytes::copy_of(bytes)? })
+        hasher.write(bytes.as_slice());
+        Ok(Self { hash: hasher.finish(), bytes })
     }
 
     /// The bytes of the key.
@@ -74,9 +76,10 @@ impl Keys {
         if let [key] = keys {
             return Ok(Keys::One(Key::new(key)?));
         }
-        let mut seen = HashSet::new();
-        let once = keys.iter().filter(|key| seen.insert(**key));
-        once.map(|key| Key::new(key)).collect::<Result<_>>().map(Keys::Many)
+        let mut keys: Vec<Key> = keys.iter().map(|key| Key::new(key)).collect::<Result<_>>()?;
+        let mut seen = HashSet::with_hasher(Prehashed::default());
+        keys.retain(|key| seen.insert(key.clone()));
+        Ok(Keys::Many(keys))
     }
 }
 

@@ -120,7 +120,11 @@ fn wait<C: Callback>(
             Verdict::InTime => {}
             // The callback is done but for publishing (C-8).
             Verdict::Committing | Verdict::Ended => std::thread::yield_now(),
-            Verdict::Taken | Verdict::Lost(_) => break,
+            Verdict::Taken => break,
+            Verdict::Lost(_) => {
+                guard.free();
+                break;
+            }
         }
     }
     match on_exec_timeout {

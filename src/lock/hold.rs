@@ -15,7 +15,8 @@
 //!
 //! Invariants
 //! I1. One final state is reached, once: every step is a compare-exchange from a word seen.
-//! I2. Whoever makes the final step frees the locks, and nobody else does.
+//! I2. Whoever makes the final step frees the locks. Others may do it too: an entry frees the lock
+//!     of its holder only, so nobody frees a successor's.
 //! I3. Writes are published in COMMITTING only, which nobody but the holder leaves. So nothing is
 //!     published after EXPIRED or REVOKED (C-8).
 //! I4. EXPIRED is reached from a word whose own deadline had passed: an extension that was granted

@@ -62,7 +62,8 @@ impl Locked {
         self.entries().binary_search_by(|entry| entry.id().key.cmp(key)).ok()
     }
 
-    /// Frees the locks. To be called by whoever made the hold's final step, and nobody else.
+    /// Frees the locks, as far as they are still this hold's. To be called after the hold's final
+    /// step: by whoever made it, and by whoever must be sure that it was done.
     pub(crate) fn release(&self) {
         for entry in self.entries() {
             self.lock_table.release(entry, &self.hold);
