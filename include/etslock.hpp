@@ -1,0 +1,580 @@
+/* etslock.hpp - the C API in C++17: handles that close themselves, statuses as exceptions,
+ * callables as callbacks.
+ *
+ *     etslock::table table;
+ *     table.insert("key", "1");
+ *     std::string before = table.with_lock("key", [](auto guard, auto tuples) {
+ *         guard.insert("key", "2");
+ *         return std::string(tuples[0].value);
+ *     });
+ *
+ * Threads, deadlines and promises are those of etslock.h. What this header adds:
+ *
+ * - Keys and values are std::string_view; they may hold any bytes. What a range of tuples shows
+ *   lives as long as the callback's call, or as the `tuples` object it comes from.
+ * - A callable is moved to the heap and lives until it has returned and nobody waits for it, also
+ *   when its call was abandoned. What it captures by reference must live as long: with the default
+ *   ETSLOCK_ABANDON it may run on after `with_lock` has thrown ETSLOCK_EXEC_TIMEOUT. Capture by
+ *   value, or choose ETSLOCK_JOIN or ETSLOCK_RUN_ON_CALLER.
+ * - An exception in a callable discards its unpublished writes and comes out of `with_lock`.
+ *   ETSLOCK_KILL ends a callable by a forced unwind, which this header lets through; a callable
+ *   that swallows it, as `catch (...)` without `throw;` does, ends the process.
+ */
+#ifndef ETSLOCK_HPP
+#define ETSLOCK_HPP
+
+#include "etslock.h"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace etslock {
+
+using std::chrono::milliseconds;
+
+/// For a timeout: never.
+inline constexpr milliseconds infinite{ETSLOCK_INFINITE};
+
+/// A status other than ETSLOCK_OK.
+class error : public std::runtime_error {
+public:
+    explicit error(etslock_status code)
+        : std::runtime_error(etslock_status_text(code)), code_(code) {}
+
+    etslock_status code() const noexcept { return code_; }
+    const char *name() const noexcept { return etslock_status_name(code_); }
+
+private:
+    etslock_status code_;
+};
+
+namespace detail {
+
+inline void check(etslock_status status)
+{
+    if (status != ETSLOCK_OK)
+        throw error(status);
+}
+
+/// For calls in which a second status is an answer: true for OK, false for `no`.
+inline bool answer(etslock_status status, etslock_status no)
+{
+    if (status != no)
+        check(status);
+    return status == ETSLOCK_OK;
+}
+
+template <auto Free> struct deleter {
+    template <typename Handle> void operator()(Handle *handle) const noexcept { Free(handle); }
+};
+
+template <typename Handle, auto Free> using handle = std::unique_ptr<Handle, deleter<Free>>;
+
+inline std::vector<etslock_key> as_keys(const std::vector<std::string_view> &keys)
+{
+    std::vector<etslock_key> out;
+    out.reserve(keys.size());
+    for (std::string_view key : keys)
+        out.push_back({key.data(), key.size()});
+    return out;
+}
+
+} // namespace detail
+
+/// One tuple, seen where it lies.
+struct tuple_view {
+    std::string_view key;
+    std::string_view value;
+};
+
+/// The tuples of a callback or of a snapshot. Owns nothing.
+class tuple_range {
+public:
+    class iterator {
+    public:
+        using iterator_category = std::input_iterator_tag;
+        using value_type = tuple_view;
+        using difference_type = std::ptrdiff_t;
+        using pointer = void;
+        using reference = tuple_view;
+
+        explicit iterator(const etslock_tuple *at) noexcept : at_(at) {}
+        tuple_view operator*() const noexcept { return view(*at_); }
+        iterator &operator++() noexcept { return ++at_, *this; }
+        iterator operator++(int) noexcept { return iterator(at_++); }
+        bool operator==(const iterator &other) const noexcept { return at_ == other.at_; }
+        bool operator!=(const iterator &other) const noexcept { return at_ != other.at_; }
+
+    private:
+        const etslock_tuple *at_;
+    };
+
+    tuple_range() noexcept = default;
+    tuple_range(const etslock_tuple *data, std::size_t count) noexcept
+        : data_(data), count_(count)
+    {
+    }
+
+    iterator begin() const noexcept { return iterator(data_); }
+    iterator end() const noexcept { return iterator(count_ == 0 ? data_ : data_ + count_); }
+    std::size_t size() const noexcept { return count_; }
+    bool empty() const noexcept { return count_ == 0; }
+    tuple_view operator[](std::size_t index) const noexcept { return view(data_[index]); }
+
+private:
+    static std::string_view bytes(const std::uint8_t *data, std::size_t size) noexcept
+    {
+        return {reinterpret_cast<const char *>(data), size};
+    }
+    static tuple_view view(const etslock_tuple &tuple) noexcept
+    {
+        return {bytes(tuple.key, tuple.key_len), bytes(tuple.value, tuple.value_len)};
+    }
+
+    const etslock_tuple *data_ = nullptr;
+    std::size_t count_ = 0;
+};
+
+/// A snapshot of tuples; owns them. Empty when the key had none.
+class tuples {
+public:
+    using iterator = tuple_range::iterator;
+
+    tuples() noexcept = default;
+    explicit tuples(etslock_tuples *adopted) noexcept : handle_(adopted) {}
+
+    tuple_range range() const noexcept
+    {
+        std::size_t count = 0;
+        const etslock_tuple *data = etslock_tuples_data(handle_.get(), &count);
+        return {data, count};
+    }
+    iterator begin() const noexcept { return range().begin(); }
+    iterator end() const noexcept { return range().end(); }
+    std::size_t size() const noexcept { return range().size(); }
+    bool empty() const noexcept { return range().empty(); }
+    tuple_view operator[](std::size_t index) const noexcept { return range()[index]; }
+
+private:
+    detail::handle<etslock_tuples, etslock_tuples_free> handle_;
+};
+
+/// The operations on a held lock. Does not own it: a callback gets one, and `guard` is one.
+class guard_view {
+public:
+    explicit guard_view(etslock_guard *guard) noexcept : guard_(guard) {}
+
+    /// The current tuples with this guard's staged writes applied.
+    tuples lookup(std::string_view key)
+    {
+        etslock_tuples *out = nullptr;
+        detail::answer(etslock_guard_lookup(guard_, key.data(), key.size(), &out),
+                       ETSLOCK_NOT_FOUND);
+        return tuples(out);
+    }
+    void insert(std::string_view key, std::string_view value)
+    {
+        detail::check(
+            etslock_guard_insert(guard_, key.data(), key.size(), value.data(), value.size()));
+    }
+    void remove(std::string_view key)
+    {
+        detail::check(etslock_guard_delete(guard_, key.data(), key.size()));
+    }
+    void remove_tuple(std::string_view key, std::string_view value)
+    {
+        detail::check(
+            etslock_guard_delete_tuple(guard_, key.data(), key.size(), value.data(), value.size()));
+    }
+    void commit() { detail::check(etslock_guard_commit(guard_)); }
+    void rollback() { detail::check(etslock_guard_rollback(guard_)); }
+    void extend(milliseconds exec_timeout)
+    {
+        detail::check(etslock_guard_extend(guard_, exec_timeout.count()));
+    }
+    /// Throws as soon as the guard is late or revoked.
+    void sleep(milliseconds time) { detail::check(etslock_guard_sleep(guard_, time.count())); }
+
+    etslock_status status() const noexcept { return etslock_guard_status(guard_); }
+    milliseconds remaining() const noexcept
+    {
+        return milliseconds(etslock_guard_remaining_ms(guard_));
+    }
+    std::uint64_t token() const noexcept { return etslock_guard_token(guard_); }
+    etslock_guard *get() const noexcept { return guard_; }
+
+protected:
+    etslock_guard *guard_;
+};
+
+/// An acquired lock. The destructor cancels: what was not released or committed is forgotten.
+class guard : public guard_view {
+public:
+    guard() noexcept : guard_view(nullptr) {}
+    explicit guard(etslock_guard *adopted) noexcept : guard_view(adopted) {}
+    guard(guard &&other) noexcept : guard_view(std::exchange(other.guard_, nullptr)) {}
+    guard &operator=(guard &&other) noexcept
+    {
+        if (this != &other) {
+            end();
+            guard_ = std::exchange(other.guard_, nullptr);
+        }
+        return *this;
+    }
+    guard(const guard &) = delete;
+    guard &operator=(const guard &) = delete;
+    ~guard() { end(); }
+
+    /// Publishes the staged writes and unlocks. Ends the guard, also when it throws.
+    void release() { detail::check(etslock_guard_release(std::exchange(guard_, nullptr))); }
+    /// Forgets the staged writes and unlocks. Ends the guard.
+    void cancel() { detail::check(etslock_guard_cancel(std::exchange(guard_, nullptr))); }
+
+    explicit operator bool() const noexcept { return guard_ != nullptr; }
+
+private:
+    void end() noexcept
+    {
+        if (guard_ != nullptr)
+            etslock_guard_cancel(std::exchange(guard_, nullptr));
+    }
+};
+
+/// A snapshot of held locks. What `operator[]` points to lives as long as the snapshot.
+class locks {
+public:
+    explicit locks(etslock_locks *adopted) noexcept : handle_(adopted) {}
+
+    std::size_t size() const noexcept { return etslock_locks_count(handle_.get()); }
+    etslock_lock_info operator[](std::size_t index) const
+    {
+        etslock_lock_info info{};
+        info.struct_size = sizeof info;
+        detail::check(etslock_locks_get(handle_.get(), index, &info));
+        return info;
+    }
+
+private:
+    detail::handle<etslock_locks, etslock_locks_free> handle_;
+};
+
+class table;
+
+/// A place where locks live. `lock_table::process_default()` is the one used when none is named.
+class lock_table {
+public:
+    lock_table()
+    {
+        etslock_lock_table *out = nullptr;
+        detail::check(etslock_lock_table_new(&out));
+        handle_.reset(out);
+    }
+    static lock_table process_default() noexcept { return lock_table(nullptr); }
+
+    etslock::locks locks() const { return snapshot(nullptr); }
+    inline etslock::locks locks(const table &of) const;
+    /// False when the key was not locked.
+    inline bool force_release(const table &of, std::string_view key) const;
+    etslock_stats stats() const
+    {
+        etslock_stats out;
+        etslock_stats_init(&out, sizeof out);
+        detail::check(etslock_lock_table_stats(get(), &out));
+        return out;
+    }
+    etslock_lock_table *get() const noexcept { return handle_.get(); }
+
+private:
+    explicit lock_table(std::nullptr_t) noexcept {}
+    etslock::locks snapshot(etslock_table *of) const
+    {
+        etslock_locks *out = nullptr;
+        detail::check(etslock_lock_table_locks(get(), of, &out));
+        return etslock::locks(out);
+    }
+
+    detail::handle<etslock_lock_table, etslock_lock_table_free> handle_;
+};
+
+/// The options of a lock call: `options().wait_timeout(50ms).run_on(ETSLOCK_RUN_ON_CALLER)`.
+class options {
+public:
+    options() noexcept { etslock_options_init(&raw_, sizeof raw_); }
+
+    options &wait_timeout(milliseconds time) noexcept { return set(raw_.wait_timeout_ms, time); }
+    options &exec_timeout(milliseconds time) noexcept { return set(raw_.exec_timeout_ms, time); }
+    options &fail_timeout(milliseconds time) noexcept { return set(raw_.fail_timeout_ms, time); }
+    options &spin_delay(milliseconds time) noexcept { return set(raw_.spin_delay_ms, time); }
+    options &lock_table(const etslock::lock_table &table) noexcept
+    {
+        return raw_.lock_table = table.get(), *this;
+    }
+    options &run_on(etslock_run_on where) noexcept { return raw_.run_on = where, *this; }
+    options &queue(etslock_queue how) noexcept { return raw_.queue = how, *this; }
+    options &on_exec_timeout(etslock_on_exec_timeout what) noexcept
+    {
+        return raw_.on_exec_timeout = what, *this;
+    }
+    options &owner(std::uint64_t owner) noexcept { return raw_.owner = owner, *this; }
+
+    const etslock_options &raw() const noexcept { return raw_; }
+
+private:
+    options &set(std::int64_t &field, milliseconds time) noexcept
+    {
+        return field = time.count(), *this;
+    }
+
+    etslock_options raw_;
+};
+
+namespace detail {
+
+struct nothing {};
+
+/// A callable and what became of it. Held by the library until the callable has ended, and by the
+/// caller until it has fetched the outcome.
+template <typename Callable, typename Result> struct job {
+    template <typename From>
+    explicit job(std::in_place_t, From &&from) : callable(std::forward<From>(from)) {}
+
+    /// What the library calls. Never noexcept: a forced unwind must be able to pass.
+    static std::int32_t run(etslock_guard *raw, const etslock_tuple *data, std::size_t count,
+                            void *user_data)
+    {
+        job &work = **static_cast<std::shared_ptr<job> *>(user_data);
+        try {
+            work.call(guard_view(raw), tuple_range(data, count));
+            return 0;
+        } catch (...) {
+            work.exception = std::current_exception();
+            // Empty for a forced unwind (abi::__forced_unwind), which is no C++ exception:
+            // cancellation and pthread_exit end the process if it does not go on.
+            if (!work.exception)
+                throw;
+            return 1;
+        }
+    }
+    static void free(void *user_data) { delete static_cast<std::shared_ptr<job> *>(user_data); }
+
+    Callable callable;
+    std::optional<Result> result;
+    std::exception_ptr exception;
+
+private:
+    void call(guard_view guard, tuple_range tuples)
+    {
+        if constexpr (std::is_same_v<Result, nothing>) {
+            std::invoke(callable, guard, tuples);
+            result.emplace();
+        } else {
+            result.emplace(std::invoke(callable, guard, tuples));
+        }
+    }
+};
+
+template <typename Callable>
+using returned_by = std::invoke_result_t<std::decay_t<Callable> &, guard_view &, tuple_range &>;
+
+/// `start(callback, user_data, options)` makes the C call.
+template <typename Callable, typename Start>
+returned_by<Callable> run_locked(Callable &&callable, const options &opts, Start &&start)
+{
+    using returned = returned_by<Callable>;
+    static_assert(!std::is_reference_v<returned>, "a callable under a lock returns a value");
+    using result = std::conditional_t<std::is_void_v<returned>, nothing, std::decay_t<returned>>;
+    using job = detail::job<std::decay_t<Callable>, result>;
+
+    auto work = std::make_shared<job>(std::in_place, std::forward<Callable>(callable));
+    auto *for_library = new std::shared_ptr<job>(work);
+    etslock_options raw = opts.raw();
+    raw.user_data_free = job::free;
+
+    etslock_status status = start(job::run, for_library, raw);
+    if (status == ETSLOCK_ERR_STRUCT_SIZE)
+        job::free(for_library); // the one status after which user_data is still the caller's
+    if (status == ETSLOCK_CALLBACK_FAILED && work->exception)
+        std::rethrow_exception(std::move(work->exception));
+    check(status);
+    if constexpr (!std::is_void_v<returned>)
+        return std::move(*work->result);
+}
+
+} // namespace detail
+
+class cursor;
+
+/// A handle to a table.
+class table {
+public:
+    explicit table(etslock_table_type type = ETSLOCK_SET, etslock_access access = ETSLOCK_PUBLIC,
+                   const char *name = nullptr)
+    {
+        etslock_table_options opts;
+        etslock_table_options_init(&opts, sizeof opts);
+        opts.type = type;
+        opts.access = access;
+        opts.name = name;
+        etslock_table *out = nullptr;
+        detail::check(etslock_table_new(&opts, &out));
+        handle_.reset(out);
+    }
+    /// One more handle to a named table.
+    static table open(const char *name)
+    {
+        etslock_table *out = nullptr;
+        detail::check(etslock_table_open(name, &out));
+        return table(adopt{}, out);
+    }
+
+    void insert(std::string_view key, std::string_view value)
+    {
+        detail::check(
+            etslock_table_insert(get(), key.data(), key.size(), value.data(), value.size()));
+    }
+    /// False when the key has a tuple already.
+    bool insert_new(std::string_view key, std::string_view value)
+    {
+        return detail::answer(
+            etslock_table_insert_new(get(), key.data(), key.size(), value.data(), value.size()),
+            ETSLOCK_EXISTS);
+    }
+    tuples lookup(std::string_view key) const
+    {
+        etslock_tuples *out = nullptr;
+        detail::answer(etslock_table_lookup(get(), key.data(), key.size(), &out),
+                       ETSLOCK_NOT_FOUND);
+        return tuples(out);
+    }
+    bool member(std::string_view key) const
+    {
+        return detail::answer(etslock_table_member(get(), key.data(), key.size()),
+                              ETSLOCK_NOT_FOUND);
+    }
+    tuples take(std::string_view key)
+    {
+        etslock_tuples *out = nullptr;
+        detail::answer(etslock_table_take(get(), key.data(), key.size(), &out), ETSLOCK_NOT_FOUND);
+        return tuples(out);
+    }
+    void remove(std::string_view key)
+    {
+        detail::check(etslock_table_delete(get(), key.data(), key.size()));
+    }
+    void remove_tuple(std::string_view key, std::string_view value)
+    {
+        detail::check(
+            etslock_table_delete_tuple(get(), key.data(), key.size(), value.data(), value.size()));
+    }
+    void clear() { detail::check(etslock_table_clear(get())); }
+    std::int64_t update_counter(std::string_view key, std::int64_t add, std::int64_t initial = 0)
+    {
+        std::int64_t out = 0;
+        detail::check(
+            etslock_table_update_counter(get(), key.data(), key.size(), add, initial, &out));
+        return out;
+    }
+    std::size_t count() const
+    {
+        std::size_t out = 0;
+        detail::check(etslock_table_count(get(), &out));
+        return out;
+    }
+    inline etslock::cursor cursor() const;
+
+    /// Calls `callable(guard_view, tuple_range)` under the lock of `key`; returns what it returns,
+    /// throws what it throws, or `error`.
+    template <typename Callable>
+    auto with_lock(std::string_view key, Callable &&callable, const options &opts = {})
+        -> detail::returned_by<Callable>
+    {
+        return detail::run_locked(
+            std::forward<Callable>(callable), opts,
+            [&](etslock_callback callback, void *user_data, const etslock_options &raw) {
+                return etslock_with_lock(get(), key.data(), key.size(), callback, user_data, &raw,
+                                         nullptr);
+            });
+    }
+    template <typename Callable>
+    auto with_locks(const std::vector<std::string_view> &keys, Callable &&callable,
+                    const options &opts = {}) -> detail::returned_by<Callable>
+    {
+        const std::vector<etslock_key> raw_keys = detail::as_keys(keys);
+        return detail::run_locked(
+            std::forward<Callable>(callable), opts,
+            [&](etslock_callback callback, void *user_data, const etslock_options &raw) {
+                return etslock_with_locks(get(), raw_keys.data(), raw_keys.size(), callback,
+                                          user_data, &raw, nullptr);
+            });
+    }
+    guard acquire(std::string_view key, const options &opts = {})
+    {
+        etslock_guard *out = nullptr;
+        detail::check(etslock_acquire(get(), key.data(), key.size(), &opts.raw(), &out));
+        return guard(out);
+    }
+    guard acquire_locks(const std::vector<std::string_view> &keys, const options &opts = {})
+    {
+        const std::vector<etslock_key> raw_keys = detail::as_keys(keys);
+        etslock_guard *out = nullptr;
+        detail::check(
+            etslock_acquire_locks(get(), raw_keys.data(), raw_keys.size(), &opts.raw(), &out));
+        return guard(out);
+    }
+
+    etslock_table *get() const noexcept { return handle_.get(); }
+
+private:
+    struct adopt {};
+    table(adopt, etslock_table *handle) noexcept : handle_(handle) {}
+
+    detail::handle<etslock_table, etslock_table_free> handle_;
+};
+
+/// An iteration: `for (tuples found; cursor.next(found);)`, all tuples of one key at a time.
+class cursor {
+public:
+    explicit cursor(const table &of)
+    {
+        etslock_cursor *out = nullptr;
+        detail::check(etslock_table_cursor(of.get(), &out));
+        handle_.reset(out);
+    }
+    /// False at the end, with `found` empty.
+    bool next(tuples &found)
+    {
+        etslock_tuples *out = nullptr;
+        bool more = detail::answer(etslock_cursor_next(handle_.get(), &out), ETSLOCK_NOT_FOUND);
+        found = tuples(out);
+        return more;
+    }
+
+private:
+    detail::handle<etslock_cursor, etslock_cursor_free> handle_;
+};
+
+inline etslock::cursor table::cursor() const { return etslock::cursor(*this); }
+
+inline etslock::locks lock_table::locks(const table &of) const { return snapshot(of.get()); }
+
+inline bool lock_table::force_release(const table &of, std::string_view key) const
+{
+    return detail::answer(
+        etslock_lock_table_force_release(get(), of.get(), key.data(), key.size()),
+        ETSLOCK_NOT_FOUND);
+}
+
+} // namespace etslock
+
+#endif
