@@ -48,9 +48,10 @@ pub fn with_lock(
     options: &Options,
     callback: impl Callback,
 ) -> Answer {
-    let outcome = match options.run_on {
-        RunOn::Caller => on_caller(table, keys, options, callback),
-        RunOn::Worker => on_worker(table, keys, options, callback),
+    let outcome = match (options.run_on, options.on_exec_timeout) {
+        (RunOn::Caller, OnExecTimeout::Kill) => Err(Error::Invalid),
+        (RunOn::Caller, _) => on_caller(table, keys, options, callback),
+        (RunOn::Worker, _) => on_worker(table, keys, options, callback),
     };
     outcome.unwrap_or_else(Answer::without_callback)
 }

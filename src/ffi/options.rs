@@ -185,9 +185,6 @@ impl etslock_options {
             o if o == etslock_on_exec_timeout::ETSLOCK_KILL as i32 => OnExecTimeout::Kill,
             _ => return Err(Error::Invalid),
         };
-        if run_on == RunOn::Caller && on_exec_timeout == OnExecTimeout::Kill {
-            return Err(Error::Invalid);
-        }
         // SAFETY: the contract above.
         let lock_table = match unsafe { borrow(self.lock_table) } {
             Ok(lock_table) => Some(lock_table.clone()),

@@ -20,7 +20,7 @@ use crate::lock::entry::EntryRef;
 use crate::lock::hold::{self, Hold};
 use crate::lock::lock_table::LockTable;
 use crate::lock::queue::{Fate, Waiter};
-use crate::lock::reclaim;
+use crate::lock::{reclaim, warm};
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
 use std::sync::atomic::{
@@ -88,6 +88,7 @@ pub(crate) fn set_thread_number(number: u64) {
 pub(crate) fn begin_thread() {
     CALL.with(|_| ());
     reclaim::begin_thread();
+    warm::begin_thread();
 }
 
 /// From here on this thread runs the callback of `call`. Returns the call that it ran before.

@@ -2,9 +2,10 @@
 //!
 //! | Holder | Queue     | Meaning                                           | Left by, to          |
 //! |--------|-----------|---------------------------------------------------|----------------------|
-//! | some   | empty     | held                                              | release: dead        |
+//! | some   | empty     | held                                              | release: idle        |
 //! | some   | not empty | held, with waiters                                | release: free or held by the head |
 //! | none   | not empty | free; the head was woken, a running thread may be first | arrival or head: held |
+//! | none   | empty     | idle: its last holder may want it again           | arrival: held; cooling: dead |
 //! | none   | empty     | dead: leaves the index, and never comes back      | never                |
 //!
 //! Invariants
@@ -76,6 +77,8 @@ pub(super) struct Debts {
     pub(super) evicted: Option<Arc<Hold>>,
     /// The entry died and must leave the index.
     pub(super) died: bool,
+    /// The entry is idle: to be kept warm, or to die.
+    pub(super) idle: bool,
 }
 
 impl Debts {
@@ -235,11 +238,21 @@ impl Entry {
             return debts;
         }
         state.holder = None;
+        self.free.store(true, Relaxed); // ORDERING: a hint.
         if state.queue.is_empty() {
-            self.die(&mut debts);
+            debts.idle = true;
         } else {
-            self.free.store(true, Relaxed); // ORDERING: a hint.
             self.pass_on(&mut state, Moment::now(), &mut debts);
+        }
+        debts
+    }
+
+    /// Nobody keeps the entry warm any more: it dies if it is idle.
+    pub(super) fn cool(&self) -> Debts {
+        let state = self.lock();
+        let mut debts = Debts::default();
+        if state.holder.is_none() && state.queue.is_empty() && !self.is_dead(&state) {
+            self.die(&mut debts);
         }
         debts
     }

@@ -12,6 +12,7 @@ use crate::lock::entry::{Debts, Entry, EntryRef, Turn};
 use crate::lock::hold::{Hold, Standing, Verdict};
 use crate::lock::queue::{Fate, Waiter};
 use crate::lock::reclaim::{Index, Node};
+use crate::lock::warm;
 use crate::options::Queue;
 use crate::process::PerProcess;
 use crate::sync::{Arc, current, park, park_timeout};
@@ -307,8 +308,9 @@ impl LockTable {
         now: Moment,
     ) -> std::result::Result<EntryRef, EntryRef> {
         let hash = id.hash();
+        let mut warm = self.is_of_process().then(|| warm::take(id)).flatten();
         loop {
-            let Some(entry) = self.0.index.find(hash, id) else {
+            let Some(entry) = warm.take().or_else(|| self.0.index.find(hash, id)) else {
                 let entry = Node::new(Entry::held_by(id.clone(), Arc::clone(hold)));
                 // Others meet the entry when its holder is complete.
                 let state = entry.lock();
@@ -344,6 +346,15 @@ impl LockTable {
     /// Carries out what a change of `entry` owes to others.
     pub(super) fn pay(&self, entry: &EntryRef, mut debts: Debts) {
         debts.wake();
+        if debts.idle {
+            let leaves = match self.is_of_process() {
+                true => warm::keep(Arc::clone(entry)),
+                false => Some(Arc::clone(entry)),
+            };
+            if let Some(leaves) = leaves {
+                self.cool(&leaves);
+            }
+        }
         if debts.died {
             self.0.index.remove(entry.id().hash(), entry);
         }
@@ -352,6 +363,15 @@ impl LockTable {
             self.0.counters.forced_releases.fetch_add(1, Relaxed);
             self.release_all(evicted.locks(), &evicted);
         }
+    }
+
+    /// An entry is not kept warm any more.
+    pub(super) fn cool(&self, entry: &EntryRef) {
+        self.pay(entry, entry.cool());
+    }
+
+    fn is_of_process(&self) -> bool {
+        matches!(self.0, Ref::OfProcess(_))
     }
 
     /// Takes the lock of `id` away from its holder; `Error::NotFound` if nobody holds it.

@@ -7,6 +7,7 @@
 //! | `queue`      | who waits for it, in order of arrival                                |
 //! | `lock_table` | finding the entry of a key; the loop that waits                      |
 //! | `deadlock`   | who waits for whom, in the whole process                             |
+//! | `warm`       | the entries that a thread gave back lately                           |
 //! | `reclaim`    | the lock-free index of entries; the only file that knows the epochs  |
 //!
 //! Order of mutexes: `deadlock`'s registry, then an entry's state. While an entry's state is
@@ -18,6 +19,7 @@ mod hold;
 mod lock_table;
 mod queue;
 mod reclaim;
+mod warm;
 
 pub use deadlock::Owner;
 pub(crate) use deadlock::{

@@ -182,10 +182,14 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
 
     /// Lists `node`, which is `id`. `false`: another one that is `id` came first.
     pub(super) fn insert(&self, hash: u64, id: &T::Id, node: &Arc<Node<T>>) -> bool {
-        let pin = pin();
         let mut path = Path::new(&self.root, hash);
         // The list's own strong count (I5).
-        let listed: Shared<'_, Node<T>> = Shared::from(Arc::into_raw(Arc::clone(node)));
+        let listed = Arc::into_raw(Arc::clone(node));
+        if insert_first(path.slot, listed) {
+            return true;
+        }
+        let pin = pin();
+        let listed: Shared<'_, Node<T>> = Shared::from(listed);
         loop {
             let head = load_head(path.slot, &pin);
             let (found, len) = search(head, id, &pin);
@@ -241,6 +245,19 @@ fn collect<T>(slots: &[Slot<T>], nodes: &mut Vec<Arc<Node<T>>>, pin: &Guard) {
             collect(children, nodes, pin);
         }
     }
+}
+
+/// Lists a node if its slot is vacant. Needs no pin: nothing is dereferenced, and no list from
+/// which a node could have gone and come back is the empty one.
+fn insert_first<T>(slot: &Slot<T>, node: *const Node<T>) -> bool {
+    // SAFETY: the pointers are compared, never followed.
+    let unpinned = unsafe { unprotected() };
+    is_vacant(slot)
+        // ORDERING: pairs with `load_head`. The node's `next` is null from the start.
+        && slot
+            .head
+            .compare_exchange(Shared::null(), Shared::from(node), AcqRel, Acquire, unpinned)
+            .is_ok()
 }
 
 /// Whether a slot has neither nodes nor children. Needs no pin: nothing is dereferenced.

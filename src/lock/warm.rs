@@ -1,0 +1,87 @@
+//! Entries that this thread gave back lately, kept in the index for its next call.
+//!
+//! WHY: most callers come back to the same keys. Listing an entry and reclaiming it costs more than
+//! everything else that an uncontended lock does.
+//!
+//! Invariants
+//! I1. A thread keeps at most `KEPT` entries, of the default lock table alone; one that must go
+//!     dies if nobody uses it. So an unlocked key costs memory only while it is one of these.
+//! I2. An entry in here may be held, waited for or dead by now: it is worth a try, no more.
+//! I3. What a forked child inherited is neither used nor freed.
+
+use std::cell::RefCell;
+use std::mem;
+
+use crate::key::LockId;
+use crate::lock::entry::EntryRef;
+use crate::lock::reclaim::Listed;
+use crate::process::Generation;
+
+/// Enough for a few nested locks.
+const KEPT: usize = 4;
+
+#[derive(Debug)]
+struct Warm {
+    born: Generation,
+    entries: [Option<EntryRef>; KEPT],
+    /// Whose turn it is to go.
+    oldest: usize,
+}
+
+thread_local! {
+    static WARM: RefCell<Option<Warm>> = const { RefCell::new(None) };
+}
+
+/// The entry of `id`, if this thread gave it back lately.
+pub(super) fn take(id: &LockId) -> Option<EntryRef> {
+    let find = |warm: &mut Warm| {
+        let is_wanted = |place: &&mut Option<EntryRef>| place.as_ref().is_some_and(|e| e.is(id));
+        warm.entries.iter_mut().find(is_wanted).and_then(Option::take)
+    };
+    let taken = WARM.try_with(|warm| match &mut *warm.borrow_mut() {
+        Some(warm) if warm.born.is_current() => find(warm),
+        _ => None,
+    });
+    taken.ok().flatten()
+}
+
+/// Keeps an entry. Returns the one that must go for it: itself if the thread is ending.
+pub(super) fn keep(entry: EntryRef) -> Option<EntryRef> {
+    let mut entry = Some(entry);
+    let _ = WARM.try_with(|warm| {
+        let mut warm = warm.borrow_mut();
+        if !warm.as_ref().is_some_and(|warm| warm.born.is_current()) {
+            let fresh =
+                Warm { born: Generation::current(), entries: Default::default(), oldest: 0 };
+            mem::forget(warm.replace(fresh)); // I3
+        }
+        if let Some(Warm { entries, oldest, .. }) = &mut *warm {
+            let place = match entries.iter().position(Option::is_none) {
+                Some(free) => free,
+                None => {
+                    *oldest = (*oldest + 1) % KEPT;
+                    *oldest
+                }
+            };
+            mem::swap(&mut entries[place], &mut entry);
+        }
+    });
+    entry
+}
+
+/// Makes the thread-local.
+pub(super) fn begin_thread() {
+    WARM.with(|_| ());
+}
+
+impl Drop for Warm {
+    fn drop(&mut self) {
+        if !self.born.is_current() {
+            mem::forget(mem::take(&mut self.entries)); // I3
+            return;
+        }
+        for entry in self.entries.iter_mut().filter_map(Option::take) {
+            super::lock_table::LockTable::default_of_process().cool(&entry);
+        }
+    }
+}
