@@ -19,28 +19,35 @@ use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
-use std::time::Duration;
 
 use super::Work;
 use super::job::{Ended, Ending, Found, GaveUp, Job};
-use crate::clock::{Deadline, Moment};
+use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
 use crate::process::{Generation, PerProcess};
 use crate::sync::{Arc, Mutex, OnceLock, Thread, current, park, park_timeout};
 
 /// How long a worker stays warm without work.
-const IDLE_TIME: Duration = Duration::from_secs(2);
+const IDLE_TIME: Timeout = Timeout::millis(2_000);
 
 /// How often one side looks for the other before it sleeps: about the price of a wake-up.
 const SPINS: usize = 2_000;
 
-/// One worker, shared by its thread and by the caller whose work it runs.
-struct Worker {
-    me: Weak<Worker>,
-    born: Generation,
+/// What caller and worker hand to each other, on a cache line of its own.
+#[repr(align(64))]
+struct Slot {
     job: Job,
+    /// Whether either side may spin for the other: the machine had a core to spare.
+    may_spin: AtomicBool,
     /// The work, and the caller to wake when it has ended.
     work: Mutex<Option<(Arc<dyn Work>, Thread)>>,
+}
+
+/// One worker, shared by its thread and by the caller whose work it runs.
+struct Worker {
+    slot: Slot,
+    me: Weak<Worker>,
+    born: Generation,
     /// The worker's own thread, for those who wake it. Set before it first comes to the pool.
     thread: OnceLock<Thread>,
     /// The thread to cancel; `None` before it has begun and after it has ended.
@@ -99,12 +106,14 @@ pub(crate) fn start(work: Arc<dyn Work>) -> Result<Running> {
     let pool = pool();
     let warm = pool.idle.lock().pop();
     let worker = warm.clone().unwrap_or_else(Worker::new);
-    *worker.work.lock() = Some((work, current()));
-    worker.job.post();
-    pool.in_flight.fetch_add(1, Relaxed);
+    *worker.slot.work.lock() = Some((work, current()));
+    let in_flight = pool.in_flight.fetch_add(1, Relaxed) + 1;
+    worker.slot.may_spin.store(in_flight <= cores() / 2, Relaxed); // ORDERING: a hint.
+    let sleeps = worker.slot.job.post();
     let running = Running(worker);
     match warm {
-        Some(_) => running.0.wake(),
+        Some(_) if sleeps => running.0.wake(),
+        Some(_) => {}
         // Work that was posted before its thread began is seen by it without a wake-up.
         None => {
             if let Err(error) = Worker::spawn(&running.0) {
@@ -120,14 +129,14 @@ impl Running {
     /// Waits until the work has ended, until `deadline`, or until this thread is woken. Whether
     /// the work has ended.
     pub(crate) fn wait(&self, deadline: Deadline) -> bool {
-        let job = &self.0.job;
-        if spin_until(|| job.is_finished()) {
+        let Slot { job, .. } = &self.0.slot;
+        if self.0.spin_until(|| job.is_finished()) {
             return true;
         }
-        match deadline.remaining(Moment::now()) {
-            Some(left) if left.is_zero() => {}
-            Some(left) => park_timeout(left),
-            None => park(),
+        let left = deadline.remaining(Moment::now());
+        if !left.is_some_and(|left| left.is_zero()) && job.caller_sleeps() {
+            left.map_or_else(park, park_timeout);
+            job.caller_awake();
         }
         job.is_finished()
     }
@@ -135,7 +144,7 @@ impl Running {
     /// After `wait` said that the work has ended: lets it go, and the worker is idle again.
     pub(crate) fn collect(self) {
         let work = self.take_back();
-        self.0.job.collect();
+        self.0.slot.job.collect();
         if !self.0.ends.load(Acquire) {
             pool().idle.lock().push(self.0);
         }
@@ -147,7 +156,7 @@ impl Running {
     pub(crate) fn abandon(self, cancel: bool) {
         // Held over the step: whoever ends the abandoned work comes here afterwards (I3).
         let thread = cancel.then(|| self.0.cancellable.lock());
-        match self.0.job.give_up() {
+        match self.0.slot.job.give_up() {
             GaveUp::TooLate => {
                 drop(thread);
                 self.collect();
@@ -171,7 +180,7 @@ impl Running {
 
     /// Waits until the work has ended, however long it takes; work that has not begun never does.
     pub(crate) fn join(self) {
-        if self.0.job.cancel() {
+        if self.0.slot.job.cancel() {
             drop(self.take_back());
             return;
         }
@@ -182,23 +191,13 @@ impl Running {
     /// The work is the caller's again.
     fn take_back(&self) -> Option<(Arc<dyn Work>, Thread)> {
         pool().in_flight.fetch_sub(1, Relaxed);
-        self.0.work.lock().take()
+        self.0.slot.work.lock().take()
     }
 }
 
-/// Looks for a moment, if the machine has cores to spare. Whether `done` came true.
-fn spin_until(done: impl Fn() -> bool) -> bool {
+fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
-    let cores = *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
-    let spare = pool().in_flight.load(Relaxed) <= cores / 2;
-    let spins = if spare { SPINS } else { 1 };
-    for _ in 0..spins {
-        if done() {
-            return true;
-        }
-        std::hint::spin_loop();
-    }
-    false
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()))
 }
 
 unsafe extern "C" {
@@ -220,10 +219,13 @@ impl Worker {
     /// A worker without a thread.
     fn new() -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
+            slot: Slot {
+                job: Job::new(),
+                may_spin: AtomicBool::new(false),
+                work: Mutex::new(None),
+            },
             me: me.clone(),
             born: Generation::current(),
-            job: Job::new(),
-            work: Mutex::new(None),
             thread: OnceLock::new(),
             cancellable: Mutex::new(None),
             ends: AtomicBool::new(false),
@@ -254,20 +256,26 @@ impl Worker {
 
     /// Waits for work; `None`: there was none for so long that the worker retires.
     fn next(&self) -> Option<*const dyn Work> {
+        let mut retires = None;
         loop {
-            match self.job.begin() {
+            let Slot { job, work, .. } = &self.slot;
+            match job.begin() {
                 // The place keeps it until the job has ended (I2 of `job`).
-                Found::Work => {
-                    return self.work.lock().as_ref().map(|(work, _)| Arc::as_ptr(work));
-                }
+                Found::Work => return work.lock().as_ref().map(|(work, _)| Arc::as_ptr(work)),
                 Found::Cancelled => self.rest(),
                 Found::Nothing => {}
             }
-            if !spin_until(|| self.job.is_posted()) {
-                park_timeout(IDLE_TIME);
-                if !self.job.is_posted() && self.retire() {
-                    return None;
-                }
+            if self.spin_until(|| job.is_posted()) {
+                continue;
+            }
+            let now = Moment::now();
+            let retires = *retires.get_or_insert(now.after(IDLE_TIME));
+            if job.worker_sleeps() {
+                retires.remaining(now).map(park_timeout);
+                job.worker_awake();
+            }
+            if retires.is_past(Moment::now()) && !job.is_posted() && self.retire() {
+                return None;
             }
         }
     }
@@ -286,30 +294,47 @@ impl Worker {
         place.map(|place| idle.remove(place)).is_some()
     }
 
-    /// The work, if there was any, has ended. Whether the worker may take more.
-    fn end(&self, ending: Ending) -> bool {
+    /// Looks for a moment, if there was a core to spare. Whether `done` came true.
+    fn spin_until(&self, done: impl Fn() -> bool) -> bool {
+        let spins = if self.slot.may_spin.load(Relaxed) { SPINS } else { 1 };
+        for _ in 0..spins {
+            if done() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    /// The work has ended. Whether the worker may take more.
+    fn end(&self, work: &dyn Work, ending: Ending) -> bool {
         // A callback forked, and this is the child: nobody waits for it here (C-16).
         if !self.born.is_current() {
             return false;
         }
-        let Some((work, caller)) = self.work.lock().clone() else { return true };
         work.ended(ending);
-        // Before the caller is told: from then on the work is the caller's alone.
-        drop(work);
-        match self.job.end() {
-            Ended::Finished => caller.unpark(),
-            Ended::Abandoned => {
-                pool().abandoned.fetch_sub(1, Relaxed);
-                let work = self.work.lock().take();
-                drop(work);
-                if self.must_end() {
-                    return false;
+        loop {
+            match self.slot.job.end() {
+                Ended::Finished | Ended::Idle => return true,
+                Ended::CallerSleeps => {
+                    let caller = self.slot.work.lock().as_ref().map(|(_, caller)| caller.clone());
+                    if self.slot.job.end_and_wake().is_some() {
+                        caller.inspect(Thread::unpark);
+                        return true;
+                    }
                 }
-                self.rest();
+                Ended::Abandoned => {
+                    pool().abandoned.fetch_sub(1, Relaxed);
+                    let work = self.slot.work.lock().take();
+                    drop(work);
+                    if self.must_end() {
+                        return false;
+                    }
+                    self.rest();
+                    return true;
+                }
             }
-            Ended::Idle => {}
         }
-        true
     }
 
     /// Whether a request to end may be pending (I3). Settled by the mutex that `abandon` holds.
@@ -332,7 +357,7 @@ extern "C-unwind" fn worker_main(worker: *mut c_void) -> *mut c_void {
         set_cancellable(PTHREAD_CANCEL_ENABLE);
         let code = work.run();
         set_cancellable(PTHREAD_CANCEL_DISABLE);
-        if !worker.end(Ending::Returned(code)) {
+        if !worker.end(work, Ending::Returned(code)) {
             break;
         }
     }
@@ -379,8 +404,13 @@ unsafe extern "C" fn thread_ended(worker: *mut c_void) {
     }
     *worker.cancellable.lock() = None;
     worker.ends.store(true, Release); // ORDERING: pairs with `collect`, after the job's end.
-    // Work in its place was ended by its own thread's end.
-    worker.end(Ending::ThreadEnded);
+    // Work that is still in its place ended its own thread.
+    let work = worker.slot.work.lock().as_ref().map(|(work, _)| Arc::as_ptr(work));
+    if let Some(work) = work {
+        // SAFETY: the worker's place keeps the work until `end`.
+        let work = unsafe { &*work };
+        worker.end(work, Ending::ThreadEnded);
+    }
     pool().workers.fetch_sub(1, Relaxed);
 }
 

@@ -16,6 +16,7 @@ use crate::key::LockId;
 use crate::lock::entry::EntryRef;
 use crate::lock::reclaim::Listed;
 use crate::process::Generation;
+use crate::sync::Arc;
 
 /// Enough for a few nested locks.
 const KEPT: usize = 4;
@@ -56,13 +57,19 @@ pub(super) fn keep(entry: EntryRef) -> Option<EntryRef> {
             mem::forget(warm.replace(fresh)); // I3
         }
         if let Some(Warm { entries, oldest, .. }) = &mut *warm {
-            let place = match entries.iter().position(Option::is_none) {
-                Some(free) => free,
-                None => {
-                    *oldest = (*oldest + 1) % KEPT;
-                    *oldest
-                }
+            // Given back by this thread before, and taken by another in between.
+            let same = |place: &Option<EntryRef>| match (place, &entry) {
+                (Some(kept), Some(entry)) => Arc::ptr_eq(kept, entry),
+                _ => false,
             };
+            if entries.iter().any(same) {
+                entry = None;
+                return;
+            }
+            let place = entries.iter().position(Option::is_none).unwrap_or_else(|| {
+                *oldest = (*oldest + 1) % KEPT;
+                *oldest
+            });
             mem::swap(&mut entries[place], &mut entry);
         }
     });
