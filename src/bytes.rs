@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 
 /// The longest byte string that is kept in place.
-const INLINE: usize = 22;
+const INLINE: usize = 16;
 
 /// An immutable byte string.
 #[derive(Clone)]
@@ -17,10 +17,16 @@ pub(crate) struct Bytes(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, data: [u8; INLINE] },
+    Inline { len: u8, data: Words },
     // WHY: boxed inside. Only a `Vec` can say that memory cannot be had (C-17).
     Shared(Arc<Box<[u8]>>),
 }
+
+/// WHY: aligned. Odd offsets are copied in odd pieces, and a load that spans two stores in flight
+/// waits for both.
+#[derive(Clone, Copy)]
+#[repr(align(8))]
+struct Words([u8; INLINE]);
 
 impl Bytes {
     /// A copy of `source`; `Error::NoMemory` if memory of that size cannot be had.
@@ -28,7 +34,7 @@ impl Bytes {
         if source.len() <= INLINE {
             let mut data = [0; INLINE];
             data[..source.len()].copy_from_slice(source);
-            Ok(Self(Repr::Inline { len: source.len() as u8, data }))
+            Ok(Self(Repr::Inline { len: source.len() as u8, data: Words(data) }))
         } else {
             Ok(Self(Repr::Shared(Arc::new(boxed_copy(source)?))))
         }
@@ -36,7 +42,7 @@ impl Bytes {
 
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline { len, data } => &data[..usize::from(*len)],
+            Repr::Inline { len, data } => &data.0[..usize::from(*len)],
             Repr::Shared(data) => data,
         }
     }

@@ -89,9 +89,9 @@ impl Deadline {
     }
 
     pub(crate) fn plus(self, timeout: Timeout) -> Self {
-        match timeout.finite() {
-            Some(timeout) if self != Self::NEVER => {
-                let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        match u64::try_from(timeout.0) {
+            Ok(millis) if self != Self::NEVER => {
+                let nanos = millis.saturating_mul(NANOS_PER_MILLI);
                 Self(self.0.saturating_add(nanos).min(Self::NEVER.0))
             }
             _ => Self::NEVER,
@@ -108,45 +108,43 @@ impl Deadline {
 }
 
 /// How long something may take: milliseconds, or without end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timeout(Option<u64>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout(i64);
 
 impl Timeout {
     /// Without end.
-    pub const INFINITE: Self = Self(None);
+    pub const INFINITE: Self = Self(-1);
 
     /// A number of milliseconds.
     pub const fn millis(millis: u32) -> Self {
-        Self(Some(millis as u64))
+        Self(millis as i64)
     }
 
     /// As C says it: -1 is infinite, other negative numbers are invalid.
     pub fn from_millis(millis: i64) -> Result<Self> {
-        match millis {
-            -1 => Ok(Self::INFINITE),
-            _ => u64::try_from(millis).map(|m| Self(Some(m))).map_err(|_| Error::Invalid),
-        }
+        if millis >= -1 { Ok(Self(millis)) } else { Err(Error::Invalid) }
     }
 
     /// As C says it.
     pub fn as_millis(self) -> i64 {
-        self.0.map_or(-1, |millis| i64::try_from(millis).unwrap_or(i64::MAX))
+        self.0
     }
 
     pub(crate) fn is_zero(self) -> bool {
-        self.0 == Some(0)
+        self.0 == 0
     }
 
     /// `None` if infinite.
     pub fn finite(self) -> Option<Duration> {
-        self.0.map(Duration::from_millis)
+        u64::try_from(self.0).ok().map(Duration::from_millis)
     }
 
     /// The whole milliseconds that `left` begins; a part of one counts as one.
     pub(crate) fn left(left: Option<Duration>) -> Self {
-        Self(left.map(|left| {
-            u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).div_ceil(NANOS_PER_MILLI)
-        }))
+        left.map_or(Self::INFINITE, |left| {
+            let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+            Self(nanos.div_ceil(NANOS_PER_MILLI) as i64)
+        })
     }
 }
 

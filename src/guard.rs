@@ -98,14 +98,20 @@ pub struct Guard {
     kind: Kind,
     table: Arc<Opened>,
     locked: Locked,
-    staged: Mutex<Staged>,
-    result: Mutex<Option<Box<[u8]>>>,
+    pending: Mutex<Pending>,
+}
+
+/// What takes effect if the holder ends well.
+#[derive(Debug, Default)]
+struct Pending {
+    staged: Staged,
+    /// What the callback hands to the caller of its call.
+    result: Option<Box<[u8]>>,
 }
 
 impl Guard {
     pub(crate) fn new(kind: Kind, table: Arc<Opened>, locked: Locked) -> Self {
-        let (staged, result) = (Mutex::new(Staged::None), Mutex::new(None));
-        Self { kind, table, locked, staged, result }
+        Self { kind, table, locked, pending: Mutex::default() }
     }
 
     pub(crate) fn hold(&self) -> &Arc<Hold> {
@@ -125,8 +131,8 @@ impl Guard {
     pub fn lookup(&self, key: &[u8]) -> Result<Tuples> {
         let (index, key) = self.covered(key)?;
         self.status()?;
-        let staged = self.staged.lock();
-        let staged = staged.as_slice().iter();
+        let pending = self.pending.lock();
+        let staged = pending.staged.as_slice().iter();
         let writes = staged.filter(|(place, _)| *place == index).map(|(_, write)| write);
         self.table.snapshot(key).after(self.table.table_type(), writes).present()
     }
@@ -151,19 +157,19 @@ impl Guard {
 
     /// Publishes the staged writes and keeps the lock.
     pub fn commit(&self) -> Result<()> {
-        self.publish(false)
+        self.publish(false).map(drop)
     }
 
     /// Forgets the unpublished writes.
     pub fn rollback(&self) -> Result<()> {
         self.status()?;
-        self.staged.lock().clear();
+        self.pending.lock().staged.clear();
         Ok(())
     }
 
     /// Publishes the staged writes and frees the lock.
     pub fn release(self) -> Result<()> {
-        self.finish()
+        self.finish().map(drop)
     }
 
     /// Forgets the staged writes and frees the lock.
@@ -178,12 +184,8 @@ impl Guard {
             return Err(Error::Invalid);
         }
         self.status()?;
-        *self.result.lock() = Some(boxed_copy(data)?);
+        self.pending.lock().result = Some(boxed_copy(data)?);
         Ok(())
-    }
-
-    pub(crate) fn take_result(&self) -> Option<Box<[u8]>> {
-        self.result.lock().take()
     }
 
     /// Moves the exec deadline to at least `exec` from now: never earlier, never back to life.
@@ -249,11 +251,12 @@ impl Guard {
         answer
     }
 
-    /// Commits and frees the lock, if in time. The end of every successful holder.
-    pub(crate) fn finish(&self) -> Result<()> {
+    /// Commits and frees the lock, if in time. The end of every successful holder. Returns what the
+    /// callback set.
+    pub(crate) fn finish(&self) -> Result<Option<Box<[u8]>>> {
         let published = self.publish(true);
-        match published {
-            Ok(()) => self.locked.release(),
+        match &published {
+            Ok(_) => self.locked.release(),
             // Nothing more can be done with it.
             Err(_) => self.let_go(),
         }
@@ -293,7 +296,7 @@ impl Guard {
         if !hold.is_in_force() {
             return;
         }
-        self.staged.lock().clear();
+        self.pending.lock().staged.clear();
         let now = Moment::now_against(hold.deadline());
         if hold.standing(now) == Standing::Late {
             self.expire();
@@ -317,23 +320,24 @@ impl Guard {
     fn stage(&self, index: usize, write: impl FnOnce() -> Result<Write>) -> Result<()> {
         self.status()?;
         let write = write()?;
-        self.staged.lock().push(index, write, self.table.table_type())
+        self.pending.lock().staged.push(index, write, self.table.table_type())
     }
 
-    /// Publishes the staged writes (I1). `last`: and ends the hold.
-    fn publish(&self, last: bool) -> Result<()> {
+    /// Publishes the staged writes (I1). `last`: and ends the hold; then it returns the result.
+    fn publish(&self, last: bool) -> Result<Option<Box<[u8]>>> {
         self.enter()?;
-        let mut staged = self.staged.lock();
+        let mut pending = self.pending.lock();
+        let staged = &mut pending.staged;
         if staged.is_empty() && !last {
-            return self.status();
+            return self.status().map(|()| None);
         }
         // Before the gate: nothing but publishing happens behind it.
         staged.sort();
         let hold = self.hold();
         match hold.commit_begin(Moment::now_against(hold.deadline())) {
             Gate::Open => {}
-            Gate::Late => return self.answer(Standing::Late),
-            Gate::Lost(lost) => return self.answer(Standing::Lost(lost)),
+            Gate::Late => return self.answer(Standing::Late).map(|()| None),
+            Gate::Lost(lost) => return self.answer(Standing::Lost(lost)).map(|()| None),
         }
         for group in staged.as_slice().chunk_by(|(a, _), (b, _)| a == b) {
             let writes = group.iter().map(|(_, write)| write);
@@ -341,7 +345,7 @@ impl Guard {
         }
         hold.commit_end(last);
         staged.clear();
-        Ok(())
+        Ok(if last { pending.result.take() } else { None })
     }
 
     /// What a standing means to this kind of guard.
@@ -360,7 +364,7 @@ impl Guard {
 
     /// How a call that ran a callback reports the loss of its lock.
     pub(crate) fn loss(&self) -> Option<Error> {
-        match self.hold().standing(Moment::now()) {
+        match self.hold().standing(Moment::START) {
             Standing::Lost(Lost::Revoked) => Some(Error::Revoked),
             Standing::Lost(Lost::Expired) => Some(Error::ExecTimeout),
             Standing::Live | Standing::Late => None,

@@ -112,7 +112,8 @@ fn wait<C: Callback>(
 ) -> Result<Answer> {
     let guard = &call.guard;
     loop {
-        if running.wait(guard.hold().deadline()) {
+        // It may have been lost before it was watched.
+        if guard.loss().is_none() && running.wait(guard.hold().deadline()) {
             running.collect();
             return call.answer.lock().take().ok_or(Error::CallbackFailed);
         }
@@ -174,12 +175,11 @@ fn decide(guard: &Guard, code: i32) -> Answer {
         0 => guard.finish(),
         _ => guard.fail().and(Err(Error::CallbackFailed)),
     };
-    // A lock that was taken away by the clock is a timeout to the call, however it is seen.
-    let end = end.map_err(|error| guard.loss().unwrap_or(error));
     match end {
-        Ok(()) => Answer { end, code, data: guard.take_result() },
-        Err(Error::CallbackFailed) => Answer { end, code, data: None },
-        Err(_) => Answer { end, code: 0, data: None },
+        Ok(data) => Answer { end: Ok(()), code, data },
+        Err(Error::CallbackFailed) => Answer { end: Err(Error::CallbackFailed), code, data: None },
+        // A lock that was taken away by the clock is a timeout to the call, however it is seen.
+        Err(error) => Answer::without_callback(guard.loss().unwrap_or(error)),
     }
 }
 

@@ -223,7 +223,9 @@ impl Entry {
         if waiter.fate() != Fate::Waiting {
             return (false, debts);
         }
-        state.queue.remove_if(now, |queued| Arc::ptr_eq(queued, waiter));
+        if let Some(ticket) = state.queue.ticket_of(waiter) {
+            state.queue.remove(ticket, now);
+        }
         waiter.decide(fate);
         self.after_leaving(&mut state, now, &mut debts);
         (true, debts)

@@ -30,7 +30,8 @@ use crate::lock::entry::EntryRef;
 use crate::process::Generation;
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 use crate::sync::{Arc, Mutex, OnceLock, Thread};
 
@@ -123,6 +124,12 @@ pub(crate) struct Hold {
     attached: AtomicBool,
     pub(crate) thread_id: u64,
     born: Generation,
+    rare: OnceLock<Box<Rare>>,
+}
+
+/// What few holds have.
+#[derive(Debug, Default)]
+struct Rare {
     /// Threads to wake when it is taken away: the caller that waits for its callback, and a
     /// holder that sleeps.
     watchers: Mutex<[Option<Thread>; 2]>,
@@ -149,8 +156,7 @@ impl Hold {
             attached: AtomicBool::new(is_call),
             thread_id,
             born: Generation::current(),
-            watchers: Mutex::new([None, None]),
-            locks: OnceLock::new(),
+            rare: OnceLock::new(),
         }
     }
 
@@ -332,18 +338,26 @@ impl Hold {
         self.attached.load(Relaxed)
     }
 
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
     /// From here on `thread` is woken when the hold is taken away. Look at it again afterwards:
     /// it may have been taken away before.
     pub(crate) fn watch(&self, thread: Thread) {
-        let mut watchers = self.watchers.lock();
+        let mut watchers = self.rare().watchers.lock();
         if let Some(free) = watchers.iter_mut().find(|place| place.is_none()) {
             *free = Some(thread);
         }
+        drop(watchers);
+        // ORDERING: pairs with the fence in `wake_watchers`. This side writes itself down, then
+        // looks at the word; the other changes the word, then looks who is written down.
+        fence(SeqCst);
     }
 
     /// Ends what `watch` began.
     pub(crate) fn unwatch(&self, thread: &Thread) {
-        for place in self.watchers.lock().iter_mut() {
+        for place in self.rare().watchers.lock().iter_mut() {
             if place.as_ref().is_some_and(|watcher| watcher.id() == thread.id()) {
                 *place = None;
                 return;
@@ -352,7 +366,9 @@ impl Hold {
     }
 
     fn wake_watchers(&self) {
-        let watchers = self.watchers.lock().clone();
+        fence(SeqCst); // ORDERING: pairs with `watch`.
+        let Some(rare) = self.rare.get() else { return };
+        let watchers = rare.watchers.lock().clone();
         for watcher in watchers.into_iter().flatten() {
             watcher.unpark();
         }
@@ -360,12 +376,12 @@ impl Hold {
 
     /// Taker of several locks, before `open`: what to free if somebody takes one away.
     pub(super) fn set_locks(&self, locks: Box<[EntryRef]>) {
-        let first = self.locks.set(locks);
+        let first = self.rare().locks.set(locks);
         debug_assert!(first.is_ok(), "a hold is taken once");
     }
 
     pub(super) fn locks(&self) -> &[EntryRef] {
-        self.locks.get().map_or(&[], |locks| locks)
+        self.rare.get().and_then(|rare| rare.locks.get()).map_or(&[], |locks| locks)
     }
 }
 

@@ -7,9 +7,8 @@
 //! I3. Everything here happens under the mutex of the lock's entry.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use crate::clock::{Deadline, Moment};
+use crate::clock::{Deadline, Moment, Timeout};
 use crate::lock::hold::Hold;
 use crate::sync::atomic::{
     AtomicU8, AtomicU64,
@@ -18,7 +17,7 @@ use crate::sync::atomic::{
 use crate::sync::{Arc, Thread};
 
 /// Once a waiter has been head for so long, the next release hands it the lock (C-3).
-const HEAD_PATIENCE: Duration = Duration::from_millis(2);
+const HEAD_PATIENCE: Timeout = Timeout::millis(2);
 
 /// What became of a waiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,81 +86,89 @@ impl Waiter {
 
 /// Waiters in order of arrival.
 ///
-/// WHY: an ordered map. Ten thousand waiters that time out in the middle cost ten thousand times
-/// a few steps; an empty one allocates nothing.
+/// WHY: allocated when the first waiter comes; most locks never have one.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    waiters: BTreeMap<u64, Arc<Waiter>>,
+pub(super) struct Queue(Option<Box<Waiters>>);
+
+/// WHY: an ordered map. Ten thousand waiters that time out in the middle cost ten thousand times
+/// a few steps.
+#[derive(Debug)]
+struct Waiters {
+    by_ticket: BTreeMap<u64, Arc<Waiter>>,
     last_ticket: u64,
     strict: usize,
-    head_since: Option<Moment>,
+    head_since: Moment,
 }
 
 impl Queue {
     pub(super) fn is_empty(&self) -> bool {
-        self.waiters.is_empty()
+        self.len() == 0
     }
 
     pub(super) fn len(&self) -> usize {
-        self.waiters.len()
+        self.0.as_ref().map_or(0, |waiters| waiters.by_ticket.len())
     }
 
     /// Whether somebody in here insists on the order of arrival.
     pub(super) fn is_strict(&self) -> bool {
-        self.strict > 0
+        self.0.as_ref().is_some_and(|waiters| waiters.strict > 0)
     }
 
     /// Puts a waiter at the end. The ticket takes it out again.
     pub(super) fn push(&mut self, waiter: Arc<Waiter>, now: Moment) -> u64 {
-        if self.waiters.is_empty() {
-            self.head_since = Some(now);
+        let waiters = self.0.get_or_insert_with(|| {
+            let by_ticket = BTreeMap::new();
+            Box::new(Waiters { by_ticket, last_ticket: 0, strict: 0, head_since: now })
+        });
+        if waiters.by_ticket.is_empty() {
+            waiters.head_since = now;
         }
-        self.strict += usize::from(waiter.strict);
-        self.last_ticket += 1;
-        self.waiters.insert(self.last_ticket, waiter);
-        self.last_ticket
+        waiters.strict += usize::from(waiter.strict);
+        waiters.last_ticket += 1;
+        waiters.by_ticket.insert(waiters.last_ticket, waiter);
+        waiters.last_ticket
+    }
+
+    fn first(&self) -> Option<(u64, &Arc<Waiter>)> {
+        let (ticket, waiter) = self.0.as_ref()?.by_ticket.first_key_value()?;
+        Some((*ticket, waiter))
     }
 
     pub(super) fn head(&self) -> Option<&Arc<Waiter>> {
-        self.waiters.first_key_value().map(|(_, waiter)| waiter)
+        self.first().map(|(_, waiter)| waiter)
     }
 
     pub(super) fn is_head(&self, ticket: u64) -> bool {
-        self.waiters.first_key_value().is_some_and(|(head, _)| *head == ticket)
+        self.first().is_some_and(|(head, _)| head == ticket)
     }
 
     /// Whether the next release must hand the lock to the head.
     pub(super) fn must_hand_over(&self, now: Moment) -> bool {
-        self.is_strict()
-            || self.head_since.is_some_and(|since| {
-                now.as_bits() - since.as_bits().min(now.as_bits())
-                    >= HEAD_PATIENCE.as_nanos() as u64
-            })
+        self.0.as_ref().is_some_and(|waiters| {
+            waiters.strict > 0 || waiters.head_since.after(HEAD_PATIENCE).is_past(now)
+        })
     }
 
     pub(super) fn pop(&mut self, now: Moment) -> Option<Arc<Waiter>> {
-        let (ticket, _) = self.waiters.first_key_value()?;
-        self.remove(*ticket, now)
+        let (ticket, _) = self.first()?;
+        self.remove(ticket, now)
     }
 
     /// Takes a waiter out, wherever it stands; `None` if it had left.
     pub(super) fn remove(&mut self, ticket: u64, now: Moment) -> Option<Arc<Waiter>> {
         let was_head = self.is_head(ticket);
-        let waiter = self.waiters.remove(&ticket)?;
-        self.strict -= usize::from(waiter.strict);
+        let waiters = self.0.as_mut()?;
+        let waiter = waiters.by_ticket.remove(&ticket)?;
+        waiters.strict -= usize::from(waiter.strict);
         if was_head {
-            self.head_since = Some(now);
+            waiters.head_since = now;
         }
         Some(waiter)
     }
 
-    /// Takes out every waiter that `matches`.
-    pub(super) fn remove_if(
-        &mut self,
-        now: Moment,
-        matches: impl Fn(&Arc<Waiter>) -> bool,
-    ) -> Option<Arc<Waiter>> {
-        let ticket = *self.waiters.iter().find(|(_, waiter)| matches(waiter))?.0;
-        self.remove(ticket, now)
+    /// The ticket of a waiter; `None` if it is not in here.
+    pub(super) fn ticket_of(&self, waiter: &Arc<Waiter>) -> Option<u64> {
+        let mut all = self.0.as_ref()?.by_ticket.iter();
+        all.find(|(_, queued)| Arc::ptr_eq(queued, waiter)).map(|(ticket, _)| *ticket)
     }
 }

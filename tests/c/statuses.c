@@ -28,10 +28,9 @@
  *                       NULL INVALID STRUCT_SIZE NO_MEMORY bad_input
  *   acquire_locks       WAIT_TIMEOUT DEADLOCK many_keys; REVOKED CLOSED statuses;
  *                       NULL INVALID STRUCT_SIZE NO_MEMORY bad_input
- *   guard_lookup        EXEC_TIMEOUT REVOKED NOT_FOUND guards;
- *                       NULL INVALID NOT_COVERED NO_MEMORY bad_input
+ *   guard_lookup        EXEC_TIMEOUT REVOKED NOT_FOUND guards; NULL INVALID NOT_COVERED bad_input
  *   guard_insert        EXEC_TIMEOUT REVOKED guards; NULL INVALID NOT_COVERED NO_MEMORY bad_input
- *   guard_delete        EXEC_TIMEOUT REVOKED guards; NULL INVALID NOT_COVERED NO_MEMORY bad_input
+ *   guard_delete        EXEC_TIMEOUT REVOKED guards; NULL INVALID NOT_COVERED bad_input
  *   guard_delete_tuple  EXEC_TIMEOUT REVOKED guards; NULL INVALID NOT_COVERED NO_MEMORY bad_input
  *   guard_commit        EXEC_TIMEOUT REVOKED guards; NULL bad_input
  *   guard_rollback      EXEC_TIMEOUT REVOKED guards; NULL bad_input
@@ -48,7 +47,8 @@
  *   lock_table_force_release  NOT_FOUND lock_tables; NULL INVALID NO_MEMORY bad_input
  *
  * FORKED comes from life, by every function that takes a table, lock table, guard or cursor. No
- * argument leads to PANIC, nor to NO_MEMORY by guard_commit and guard_release.
+ * argument leads to PANIC, nor to NO_MEMORY by guard_commit and guard_release; guard_lookup and
+ * guard_delete may give it for a key that is too long to be copied, or NOT_COVERED.
  */
 #define _POSIX_C_SOURCE 200809L
 
