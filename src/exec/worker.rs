@@ -16,7 +16,7 @@ use std::mem::{self, MaybeUninit};
 use std::ptr;
 use std::sync::Weak;
 use std::sync::atomic::{
-    AtomicBool, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -30,17 +30,66 @@ use crate::sync::{Arc, Mutex, OnceLock, Thread, current, park, park_timeout};
 /// How long a worker stays warm without work.
 const IDLE_TIME: Timeout = Timeout::millis(2_000);
 
-/// How often one side looks for the other before it sleeps: about the price of a wake-up.
-const SPINS: usize = 2_000;
-
 /// What caller and worker hand to each other, on a cache line of its own.
 #[repr(align(64))]
 struct Slot {
     job: Job,
     /// Whether either side may spin for the other: the machine had a core to spare.
     may_spin: AtomicBool,
+    /// How long the caller spins for the end of the work.
+    caller_patience: Patience,
+    /// How long the worker spins for more work.
+    worker_patience: Patience,
     /// The work, and the caller to wake when it has ended.
     work: Mutex<Option<(Arc<dyn Work>, Thread)>>,
+}
+
+impl Slot {
+    /// Looks for a moment, if there was a core to spare. Whether `done` came true.
+    fn spin_until(&self, patience: &Patience, done: impl Fn() -> bool) -> bool {
+        if !self.may_spin.load(Relaxed) {
+            return done(); // ORDERING: a hint.
+        }
+        let spins = patience.begin();
+        let came = (0..spins).any(|_| {
+            let came = done();
+            if !came {
+                std::hint::spin_loop();
+            }
+            came
+        });
+        patience.end(spins, came);
+        came
+    }
+}
+
+/// How long it has paid lately to spin before sleeping. Used by one side, one thread at a time.
+///
+/// WHY: a wake-up costs as much as `FULL` looks, so more never pays. Where the other side is slow
+/// to come, or has no core to run on, spinning only burns its time: the patience halves with each
+/// failure, and is tried in full now and then.
+#[derive(Default)]
+struct Patience {
+    spins: AtomicU32,
+    waits: AtomicU32,
+}
+
+impl Patience {
+    const FULL: u32 = 2_000;
+    const TRIED_IN_FULL: u32 = 16;
+
+    // ORDERING of both: guesses, which nothing else depends on.
+    fn begin(&self) -> u32 {
+        let waits = self.waits.load(Relaxed);
+        self.waits.store(waits.wrapping_add(1), Relaxed);
+        if waits % Self::TRIED_IN_FULL == 0 { Self::FULL } else { self.spins.load(Relaxed) }
+    }
+
+    fn end(&self, spins: u32, came: bool) {
+        let now = self.spins.load(Relaxed);
+        let next = if came { (spins.max(now) * 2).min(Self::FULL) } else { now / 2 };
+        self.spins.store(next, Relaxed);
+    }
 }
 
 /// One worker, shared by its thread and by the caller whose work it runs.
@@ -130,7 +179,7 @@ impl Running {
     /// the work has ended.
     pub(crate) fn wait(&self, deadline: Deadline) -> bool {
         let Slot { job, .. } = &self.0.slot;
-        if self.0.spin_until(|| job.is_finished()) {
+        if self.0.slot.spin_until(&self.0.slot.caller_patience, || job.is_finished()) {
             return true;
         }
         let left = deadline.remaining(Moment::now());
@@ -222,6 +271,8 @@ impl Worker {
             slot: Slot {
                 job: Job::new(),
                 may_spin: AtomicBool::new(false),
+                caller_patience: Patience::default(),
+                worker_patience: Patience::default(),
                 work: Mutex::new(None),
             },
             me: me.clone(),
@@ -265,7 +316,7 @@ impl Worker {
                 Found::Cancelled => self.rest(),
                 Found::Nothing => {}
             }
-            if self.spin_until(|| job.is_posted()) {
+            if self.slot.spin_until(&self.slot.worker_patience, || job.is_posted()) {
                 continue;
             }
             let now = Moment::now();
@@ -292,18 +343,6 @@ impl Worker {
         let mut idle = pool().idle.lock();
         let place = idle.iter().position(|worker| ptr::eq(Arc::as_ptr(worker), self));
         place.map(|place| idle.remove(place)).is_some()
-    }
-
-    /// Looks for a moment, if there was a core to spare. Whether `done` came true.
-    fn spin_until(&self, done: impl Fn() -> bool) -> bool {
-        let spins = if self.slot.may_spin.load(Relaxed) { SPINS } else { 1 };
-        for _ in 0..spins {
-            if done() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        false
     }
 
     /// The work has ended. Whether the worker may take more.
