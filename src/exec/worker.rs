@@ -82,7 +82,11 @@ impl Patience {
     fn begin(&self) -> u32 {
         let waits = self.waits.load(Relaxed);
         self.waits.store(waits.wrapping_add(1), Relaxed);
-        if waits % Self::TRIED_IN_FULL == 0 { Self::FULL } else { self.spins.load(Relaxed) }
+        if waits.is_multiple_of(Self::TRIED_IN_FULL) {
+            Self::FULL
+        } else {
+            self.spins.load(Relaxed)
+        }
     }
 
     fn end(&self, spins: u32, came: bool) {
@@ -322,7 +326,9 @@ impl Worker {
             let now = Moment::now();
             let retires = *retires.get_or_insert(now.after(IDLE_TIME));
             if job.worker_sleeps() {
-                retires.remaining(now).map(park_timeout);
+                if let Some(left) = retires.remaining(now) {
+                    park_timeout(left);
+                }
                 job.worker_awake();
             }
             if retires.is_past(Moment::now()) && !job.is_posted() && self.retire() {
