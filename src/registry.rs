@@ -93,7 +93,7 @@ impl OpenTable {
     }
 
     /// What a call keeps for its duration.
-    pub(crate) fn enter(&self) -> Arc<Opened> {
+    pub fn enter(&self) -> Arc<Opened> {
         Arc::clone(&self.0)
     }
 }

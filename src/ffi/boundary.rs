@@ -1,8 +1,8 @@
 //! What stands around every exported function: no panic leaves it (C-17), and no thread is
 //! cancelled inside it (C-5).
 //!
-//! A thread is cancelled at cancellation points only. Calls that run user code or wait turn
-//! cancellation off; the others have no such point inside, and save the price.
+//! A thread is cancelled at cancellation points only. Calls that run user code turn cancellation
+//! off; the others have no such point inside, not even where they wait, and save the price.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -16,7 +16,7 @@ pub(super) fn boundary(body: impl FnOnce() -> Result<()>) -> etslock_status {
     brief_boundary(body)
 }
 
-/// As `boundary`, for a body that neither runs user code nor waits.
+/// As `boundary`, for a body that runs no user code.
 pub(super) fn brief_boundary(body: impl FnOnce() -> Result<()>) -> etslock_status {
     let code = match guarded(body) {
         Ok(Some(Ok(()))) => etslock_status_code::ETSLOCK_OK,

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use super::boundary::{boundary, boundary_or};
+use super::boundary::{boundary, boundary_or, brief_boundary};
 use super::ending;
 use super::guard::{self, etslock_guard};
 use super::handle::{Out, array, borrow, bytes};
@@ -356,7 +356,7 @@ pub unsafe extern "C" fn etslock_acquire(
     options: *const etslock_options,
     out_guard: *mut *mut etslock_guard,
 ) -> etslock_status {
-    boundary(|| {
+    brief_boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_guard) }?;
         // SAFETY: contract `options`.
@@ -401,7 +401,7 @@ pub unsafe extern "C" fn etslock_acquire_locks(
     options: *const etslock_options,
     out_guard: *mut *mut etslock_guard,
 ) -> etslock_status {
-    boundary(|| {
+    brief_boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_guard) }?;
         // SAFETY: contract `options`.
