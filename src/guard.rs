@@ -85,6 +85,14 @@ impl Staged {
         }
     }
 
+    /// After `sort`: the writes of each key.
+    fn by_key(
+        &self,
+    ) -> impl Iterator<Item = (usize, impl ExactSizeIterator<Item = &Write> + Clone)> {
+        let groups = self.as_slice().chunk_by(|(a, _), (b, _)| a == b);
+        groups.map(|group| (group[0].0, group.iter().map(|(_, write)| write)))
+    }
+
     fn clear(&mut self) {
         *self = Staged::None;
     }
@@ -333,15 +341,17 @@ impl Guard {
         }
         // Before the gate: nothing but publishing happens behind it.
         staged.sort();
+        for (index, writes) in staged.by_key() {
+            self.table.reserve(self.locked.key(index), writes.len())?;
+        }
         let hold = self.hold();
         match hold.commit_begin(Moment::now_against(hold.deadline())) {
             Gate::Open => {}
             Gate::Late => return self.answer(Standing::Late).map(|()| None),
             Gate::Lost(lost) => return self.answer(Standing::Lost(lost)).map(|()| None),
         }
-        for group in staged.as_slice().chunk_by(|(a, _), (b, _)| a == b) {
-            let writes = group.iter().map(|(_, write)| write);
-            self.table.apply(self.locked.key(group[0].0), writes);
+        for (index, writes) in staged.by_key() {
+            self.table.apply(self.locked.key(index), writes);
         }
         hold.commit_end(last);
         staged.clear();

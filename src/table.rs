@@ -353,6 +353,19 @@ impl Table {
         Tuples { key: key.clone(), values }
     }
 
+    /// Makes room for `more` tuples under a key, as far as one can without publishing any (C-7).
+    pub(crate) fn reserve(&self, key: &Key, more: usize) -> Result<()> {
+        if self.r#type == TableType::Set {
+            return Ok(()); // An insert takes the place of the tuple before.
+        }
+        let guard = self.enter();
+        let Some(row) = self.rows.get(key, &guard) else { return Ok(()) };
+        match &mut *row.lock() {
+            Some(Values::Many(list)) => make_room(list, more),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes `writes` in order, visible in one step.
     pub(crate) fn apply<'a>(
         &self,
@@ -425,6 +438,19 @@ impl Table {
             Access::Guarded => Err(Error::Guarded),
         }
     }
+}
+
+/// Room for `more` values in a list of one's own, with the same values.
+fn make_room(list: &mut Arc<Vec<Bytes>>, more: usize) -> Result<()> {
+    let no_memory = |_| Error::NoMemory;
+    if let Some(own) = Arc::get_mut(list) {
+        return own.try_reserve(more).map_err(no_memory);
+    }
+    let mut copy = Vec::new();
+    copy.try_reserve(list.len() + more).map_err(no_memory)?;
+    copy.extend_from_slice(list);
+    *list = Arc::new(copy);
+    Ok(())
 }
 
 /// Makes the thread-locals that the map needs.
