@@ -1,0 +1,64 @@
+//! The library called from Rust, with what `etslock_rates` calls from C: what the C boundary costs.
+//!
+//! Subjects: caller, caller-infinite.
+
+use etslock::{
+    Callback, Guard, OpenTable, Options, RunOn, Snapshot, TableOptions, Timeout, with_lock,
+};
+use etslock_bench_peers::{Arguments, Subject, run};
+
+struct Etslock {
+    table: OpenTable,
+    options: Options,
+}
+
+fn number(tuples: &etslock::Tuples) -> u64 {
+    let value = tuples.values().next().and_then(|value| value.try_into().ok());
+    value.map_or(0, u64::from_ne_bytes)
+}
+
+struct AddOne<S> {
+    key: [u8; 8],
+    section: S,
+    tuples: Option<Snapshot>,
+}
+
+impl<S: Fn() + Send + Sync + 'static> Callback for AddOne<S> {
+    fn arrange(&mut self, tuples: Snapshot) {
+        self.tuples = Some(tuples);
+    }
+
+    fn run(&self, guard: &Guard) -> i32 {
+        let found = self.tuples.as_ref().and_then(|tuples| tuples.groups().first());
+        let value = found.map_or(0, number) + 1;
+        (self.section)();
+        guard.insert(&self.key, &value.to_ne_bytes()).map_or(1, |()| 0)
+    }
+}
+
+impl Subject for Etslock {
+    fn fill(&self, key: u64) {
+        self.table.insert(&key.to_ne_bytes(), &0_u64.to_ne_bytes()).expect("insert");
+    }
+
+    fn read(&self, key: u64) -> u64 {
+        number(&self.table.lookup(&key.to_ne_bytes()).expect("key"))
+    }
+
+    fn add(&self, key: u64, _section: impl Fn()) {
+        let key = key.to_ne_bytes();
+        let callback = AddOne { key, section: || {}, tuples: None };
+        with_lock(self.table.enter(), &[&key], &self.options, callback).end.expect("call");
+    }
+}
+
+fn main() {
+    let arguments = Arguments::read();
+    let mut options =
+        Options { wait: Timeout::INFINITE, run_on: RunOn::Caller, ..Options::default() };
+    if arguments.subject.contains("infinite") {
+        options.exec = Timeout::INFINITE;
+    }
+    let table = OpenTable::create(TableOptions::default()).expect("table");
+    run(&arguments, &Etslock { table, options });
+}
