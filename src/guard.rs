@@ -53,7 +53,7 @@ impl Staged {
         self.as_slice().is_empty()
     }
 
-    /// Adds a write; those that it makes pointless are forgotten.
+    /// Adds a write. Those that it makes pointless are forgotten now or later.
     fn push(&mut self, index: usize, write: Write, r#type: TableType) -> Result<()> {
         let overrides = write.is_final(r#type);
         match self {
@@ -68,9 +68,10 @@ impl Staged {
                 *self = Staged::Many(writes);
             }
             Staged::Many(writes) => {
-                writes.try_reserve(1).map_err(|_| Error::NoMemory)?;
-                if overrides {
-                    writes.retain(|(place, _)| *place != index);
+                if writes.len() == writes.capacity() {
+                    compact(writes, r#type);
+                    // At least as much room as there is left to look through next time.
+                    writes.try_reserve(writes.len() + 1).map_err(|_| Error::NoMemory)?;
                 }
                 writes.push((index, write));
             }
@@ -78,10 +79,10 @@ impl Staged {
         Ok(())
     }
 
-    /// By key, and in the order of staging for each.
-    fn sort(&mut self) {
+    /// By key, in the order of staging for each, without those that are pointless.
+    fn sort(&mut self, r#type: TableType) {
         if let Staged::Many(writes) = self {
-            writes.sort_by_key(|(index, _)| *index);
+            compact(writes, r#type);
         }
     }
 
@@ -96,6 +97,22 @@ impl Staged {
     fn clear(&mut self) {
         *self = Staged::None;
     }
+}
+
+/// Sorts by key, and forgets what a later write of the same key makes pointless.
+fn compact(writes: &mut Vec<(usize, Write)>, r#type: TableType) {
+    writes.sort_by_key(|(index, _)| *index);
+    // From the back: of each key, everything before its last final write.
+    let mut overridden = None;
+    let mut kept: Vec<bool> = Vec::with_capacity(writes.len());
+    for (index, write) in writes.iter().rev() {
+        kept.push(overridden != Some(*index));
+        if write.is_final(r#type) {
+            overridden = Some(*index);
+        }
+    }
+    let mut kept = kept.into_iter().rev();
+    writes.retain(|_| kept.next().unwrap_or(true));
 }
 
 /// Fenced access to the locked keys. Any thread may use it, one thread at a time.
@@ -198,8 +215,7 @@ impl Guard {
 
     /// Moves the exec deadline to at least `exec` from now: never earlier, never back to life.
     pub fn extend(&self, exec: Timeout) -> Result<()> {
-        let standing = self.hold().extend(Moment::now(), exec)?;
-        self.answer(standing)
+        self.answer(self.hold().extend(Moment::now(), exec))
     }
 
     /// Sleeps; wakes early, and says so, when the guard is late or revoked.
@@ -340,7 +356,7 @@ impl Guard {
             return self.status().map(|()| None);
         }
         // Before the gate: nothing but publishing happens behind it.
-        staged.sort();
+        staged.sort(self.table.table_type());
         for (index, writes) in staged.by_key() {
             self.table.reserve(self.locked.key(index), writes.len())?;
         }
@@ -350,10 +366,12 @@ impl Guard {
             Gate::Late => return self.answer(Standing::Late).map(|()| None),
             Gate::Lost(lost) => return self.answer(Standing::Lost(lost)).map(|()| None),
         }
+        let mut gate = OpenGate { hold, last: false };
         for (index, writes) in staged.by_key() {
             self.table.apply(self.locked.key(index), writes);
         }
-        hold.commit_end(last);
+        gate.last = last;
+        drop(gate);
         staged.clear();
         Ok(if last { pending.result.take() } else { None })
     }
@@ -379,6 +397,18 @@ impl Guard {
             Standing::Lost(Lost::Expired) => Some(Error::ExecTimeout),
             Standing::Live | Standing::Late => None,
         }
+    }
+}
+
+/// Closes the gate, also when publishing panicked: nobody else could, and others wait for it.
+struct OpenGate<'a> {
+    hold: &'a Hold,
+    last: bool,
+}
+
+impl Drop for OpenGate<'_> {
+    fn drop(&mut self) {
+        self.hold.commit_end(self.last);
     }
 }
 

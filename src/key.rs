@@ -20,13 +20,23 @@ pub struct Key {
     bytes: Bytes,
 }
 
+/// The seed of this process's hashes (I1).
+fn seed() -> &'static RandomState {
+    static SEED: OnceLock<RandomState> = OnceLock::new();
+    SEED.get_or_init(RandomState::new)
+}
+
+/// Draws the seed, before a fork can come in the middle (C-16).
+pub(crate) fn prepare() {
+    seed();
+}
+
 impl Key {
     /// A copy of `bytes`; `Error::NoMemory` if memory of that size cannot be had.
     pub fn new(bytes: &[u8]) -> Result<Self> {
-        static SEED: OnceLock<RandomState> = OnceLock::new();
         // Copied first: a length that memory cannot be had for is found out before it is read.
         let bytes = Bytes::copy_of(bytes)?;
-        let mut hasher = SEED.get_or_init(RandomState::new).build_hasher();
+        let mut hasher = seed().build_hasher();
         hasher.write(bytes.as_slice());
         Ok(Self { hash: hasher.finish(), bytes })
     }

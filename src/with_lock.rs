@@ -4,6 +4,8 @@
 //! has returned, with the writes or without; the caller takes it away when the deadline has passed.
 //! One of the two succeeds, and that one frees the lock.
 
+use std::time::Duration;
+
 use crate::error::{Error, Result};
 use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind};
@@ -11,13 +13,14 @@ use crate::key::{Key, Keys, LockId};
 use crate::lock::{Hold, LockInfo, LockTable, Request, Verdict, enter_call, leave_call};
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
-use crate::sync::{Arc, Mutex, current};
+use crate::sync::{Arc, Mutex, current, park_timeout};
 use crate::table::Snapshot;
 
 /// What runs while the lock is held.
 pub trait Callback: Send + Sync + 'static {
     /// Gets the tuples of the keys, as of acquisition and in the order given, before anything runs.
-    fn arrange(&mut self, tuples: Snapshot);
+    /// If it fails, nothing runs.
+    fn arrange(&mut self, tuples: Snapshot) -> Result<()>;
 
     /// Runs, and returns 0 for success. On a worker it may be unwound by cancellation or
     /// `pthread_exit`: it must own nothing on the stack.
@@ -73,11 +76,12 @@ fn on_caller(
     if options.exec.is_zero() {
         return Err(end_unstarted(&guard));
     }
-    callback.arrange(guard.read(&keys));
+    callback.arrange(guard.read(&keys))?;
 
     let before = enter_call(Arc::clone(guard.hold()));
     let code = callback.run(&guard);
     leave_call(before);
+    guard.hold().detach();
 
     Ok(decide(&guard, code))
 }
@@ -94,7 +98,7 @@ fn on_worker(
     if options.exec.is_zero() {
         return Err(end_unstarted(&guard));
     }
-    callback.arrange(guard.read(&keys));
+    callback.arrange(guard.read(&keys))?;
 
     let call = Arc::new(Call { guard, callback, answer: Mutex::new(None) });
     // Watched before it starts: the lock may be taken away at once.
@@ -103,6 +107,9 @@ fn on_worker(
         wait(&call, running, options.on_exec_timeout)
     })
 }
+
+/// How long to leave a commit that is under way before looking again.
+const COMMIT_GRACE: Duration = Duration::from_micros(50);
 
 /// Waits for the callback until its deadline, and decides who was first.
 fn wait<C: Callback>(
@@ -121,7 +128,7 @@ fn wait<C: Callback>(
             // It was extended, or nothing happened.
             Verdict::InTime => {}
             // The callback is done but for publishing (C-8).
-            Verdict::Committing | Verdict::Ended => std::thread::yield_now(),
+            Verdict::Committing | Verdict::Ended => park_timeout(COMMIT_GRACE),
             Verdict::Taken => break,
             Verdict::Lost(_) => {
                 guard.free();
@@ -133,7 +140,8 @@ fn wait<C: Callback>(
         OnExecTimeout::Join => running.join(),
         OnExecTimeout::Abandon | OnExecTimeout::Kill => {
             guard.hold().detach();
-            running.abandon(on_exec_timeout == OnExecTimeout::Kill);
+            let late = guard.loss() == Some(Error::ExecTimeout);
+            running.abandon(late && on_exec_timeout == OnExecTimeout::Kill);
         }
     }
     Err(guard.loss().unwrap_or(Error::ExecTimeout))
@@ -154,6 +162,7 @@ impl<C: Callback> Work for Call<C> {
 
     fn ended(&self, ending: Ending) {
         leave_call(None);
+        self.guard.hold().detach();
         let answer = match ending {
             Ending::Returned(code) => decide(&self.guard, code),
             Ending::ThreadEnded => Answer { code: 0, ..decide(&self.guard, -1) },

@@ -13,6 +13,7 @@
 
 use std::ffi::c_void;
 use std::mem::{self, MaybeUninit};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Weak;
 use std::sync::atomic::{
@@ -248,24 +249,45 @@ impl Running {
     }
 }
 
+/// Finds out what is found out once, before a fork can come in the middle (C-16).
+pub(crate) fn prepare() {
+    cores();
+    end_key();
+}
+
 fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()))
 }
 
+// `libc` does not declare these for Linux.
 unsafe extern "C" {
-    // `libc` does not declare it for Linux.
     fn pthread_setcancelstate(state: libc::c_int, before: *mut libc::c_int) -> libc::c_int;
+    fn pthread_setcanceltype(r#type: libc::c_int, before: *mut libc::c_int) -> libc::c_int;
+}
+unsafe extern "C-unwind" {
+    fn pthread_testcancel();
 }
 
 const PTHREAD_CANCEL_ENABLE: libc::c_int = 0;
 const PTHREAD_CANCEL_DISABLE: libc::c_int = 1;
+const PTHREAD_CANCEL_DEFERRED: libc::c_int = 0;
 
 /// Owns nothing, and can be unwound (I1).
 fn set_cancellable(state: libc::c_int) {
     let mut before = 0;
     // SAFETY: a plain call with a valid place for the old state. Not a cancellation point.
     unsafe { pthread_setcancelstate(state, &mut before) };
+}
+
+/// Ends the thread if the callback that has returned, or somebody meanwhile, asked for it: a
+/// request that stays behind would end another's callback. Owns nothing (I1).
+fn test_cancel() {
+    let mut before = 0;
+    // SAFETY: a plain call with a valid place for the old type, which a callback may have changed.
+    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &mut before) };
+    // SAFETY: unwinds at most the frames of a worker, which own nothing.
+    unsafe { pthread_testcancel() };
 }
 
 impl Worker {
@@ -311,7 +333,7 @@ impl Worker {
 
     /// Waits for work; `None`: there was none for so long that the worker retires.
     fn next(&self) -> Option<*const dyn Work> {
-        let mut retires = None;
+        let mut idle_until = None;
         loop {
             let Slot { job, work, .. } = &self.slot;
             match job.begin() {
@@ -324,15 +346,19 @@ impl Worker {
                 continue;
             }
             let now = Moment::now();
-            let retires = *retires.get_or_insert(now.after(IDLE_TIME));
+            let retires = *idle_until.get_or_insert(now.after(IDLE_TIME));
             if job.worker_sleeps() {
                 if let Some(left) = retires.remaining(now) {
                     park_timeout(left);
                 }
                 job.worker_awake();
             }
-            if retires.is_past(Moment::now()) && !job.is_posted() && self.retire() {
-                return None;
+            if retires.is_past(Moment::now()) && !job.is_posted() {
+                if self.retire() {
+                    return None;
+                }
+                // A caller has it: its next idle time has not begun.
+                idle_until = None;
             }
         }
     }
@@ -357,7 +383,8 @@ impl Worker {
         if !self.born.is_current() {
             return false;
         }
-        work.ended(ending);
+        // A bug of ours must not end the process: the caller finds that there is no answer.
+        let _ = catch_unwind(AssertUnwindSafe(|| work.ended(ending)));
         loop {
             match self.slot.job.end() {
                 Ended::Finished | Ended::Idle => return true,
@@ -401,6 +428,7 @@ extern "C-unwind" fn worker_main(worker: *mut c_void) -> *mut c_void {
         let work = unsafe { &*work };
         set_cancellable(PTHREAD_CANCEL_ENABLE);
         let code = work.run();
+        test_cancel();
         set_cancellable(PTHREAD_CANCEL_DISABLE);
         if !worker.end(work, Ending::Returned(code)) {
             break;
@@ -439,7 +467,7 @@ fn end_key() -> Option<libc::pthread_key_t> {
     })
 }
 
-/// The last thing a worker's thread does. Rust's thread-locals are gone by now.
+/// Called when a worker's thread ends, however it ends. Rust's thread-locals are gone by now.
 unsafe extern "C" fn thread_ended(worker: *mut c_void) {
     // SAFETY: the thread's own count, made by `spawn` and given up here.
     let worker = unsafe { Arc::from_raw(worker.cast_const().cast::<Worker>()) };

@@ -1,8 +1,8 @@
 //! What stands around every exported function: no panic leaves it (C-17), and no thread is
 //! cancelled inside it (C-5).
 //!
-//! A thread is cancelled at cancellation points only. Calls that run user code turn cancellation
-//! off; the others have no such point inside, not even where they wait, and save the price.
+//! WHY: every one. Crates below read files and ask for random bytes at times that we do not know,
+//! and those are cancellation points.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,32 +12,23 @@ use crate::error::Result;
 
 /// Runs the body of an exported function and turns its answer into a status.
 pub(super) fn boundary(body: impl FnOnce() -> Result<()>) -> etslock_status {
-    let _uncancelled = Uncancelled::enter();
-    brief_boundary(body)
-}
-
-/// As `boundary`, for a body that runs no user code.
-pub(super) fn brief_boundary(body: impl FnOnce() -> Result<()>) -> etslock_status {
     let code = match guarded(body) {
-        Ok(Some(Ok(()))) => etslock_status_code::ETSLOCK_OK,
-        Ok(Some(Err(error))) | Err(error) => error.into(),
-        Ok(None) => etslock_status_code::ETSLOCK_ERR_PANIC,
+        Some(Ok(())) => etslock_status_code::ETSLOCK_OK,
+        Some(Err(error)) => error.into(),
+        None => etslock_status_code::ETSLOCK_ERR_PANIC,
     };
     code as etslock_status
 }
 
-/// As `brief_boundary`, for a body that has no status; `fallback` answers for a panic.
+/// Runs the body of an exported function that has no status; `fallback` answers for a panic.
 pub(super) fn boundary_or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
-    guarded(body).ok().flatten().unwrap_or(fallback)
+    guarded(body).unwrap_or(fallback)
 }
 
-/// `None` when `body` panicked; an error when it could not be run.
-fn guarded<T>(body: impl FnOnce() -> T) -> Result<Option<T>> {
-    if ending::is_alive() {
-        return Ok(caught(body));
-    }
+/// `None` when `body` panicked.
+fn guarded<T>(body: impl FnOnce() -> T) -> Option<T> {
     let _uncancelled = Uncancelled::enter();
-    ending::on_fresh_thread(|| caught(body))
+    if ending::is_alive() { caught(body) } else { ending::on_fresh_thread(|| caught(body)) }
 }
 
 fn caught<T>(body: impl FnOnce() -> T) -> Option<T> {

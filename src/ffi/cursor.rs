@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use super::boundary::{boundary_or, brief_boundary};
+use super::boundary::{boundary, boundary_or};
 use super::handle::{Handle, Live, Out, borrow, free};
 use super::status::etslock_status;
 use super::table::etslock_table;
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn etslock_table_cursor(
     table: *mut etslock_table,
     out_cursor: *mut *mut etslock_cursor,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_cursor) }?;
         // SAFETY: contract `table`.
@@ -77,13 +77,13 @@ pub unsafe extern "C" fn etslock_cursor_next(
     cursor: *mut etslock_cursor,
     out_tuples: *mut *mut etslock_tuples,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_tuples) }?;
         // SAFETY: contract `cursor`.
         let cursor = unsafe { borrow(cursor) }?;
         let mut cursor = cursor.lock().unwrap_or_else(|poison| poison.into_inner());
-        out.give(etslock_tuples::new(Snapshot::One(cursor.next().ok_or(Error::NotFound)?)));
+        out.give(etslock_tuples::new(Snapshot::One(cursor.next().ok_or(Error::NotFound)?))?);
         Ok(())
     })
 }

@@ -8,7 +8,6 @@ use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use crate::error::{Error, Result};
 use crate::lock;
 use crate::sync::current;
 use crate::table;
@@ -50,10 +49,11 @@ struct Errand<F, T> {
     thread_number: u64,
 }
 
-/// Carries out `body`, which does not panic, on a thread of its own, in the name of this one.
+/// Carries out `body`, which does not panic, on a thread of its own, in the name of this one. If
+/// there is none to be had, on this one: it may not get far, but it lets go of what it was given.
 ///
 /// WHY: not a thread of std's. Starting one makes thread-locals here, which nobody ends any more.
-pub(super) fn on_fresh_thread<F: FnOnce() -> T, T>(body: F) -> Result<T> {
+pub(super) fn on_fresh_thread<F: FnOnce() -> Option<T>, T>(body: F) -> Option<T> {
     let thread_number = lock::thread_number();
     let mut errand = Errand { body: Some(body), answer: None, thread_number };
     let mut thread = MaybeUninit::uninit();
@@ -68,19 +68,19 @@ pub(super) fn on_fresh_thread<F: FnOnce() -> T, T>(body: F) -> Result<T> {
         )
     };
     if status != 0 {
-        return Err(Error::NoThread);
+        return errand.body.take()?();
     }
     // SAFETY: written by `pthread_create`, which succeeded.
     let thread = unsafe { thread.assume_init() };
     // SAFETY: a joinable thread that nobody else knows.
     unsafe { libc::pthread_join(thread, ptr::null_mut()) };
-    errand.answer.ok_or(Error::NoThread)
+    errand.answer
 }
 
-extern "C" fn run_errand<F: FnOnce() -> T, T>(errand: *mut c_void) -> *mut c_void {
+extern "C" fn run_errand<F: FnOnce() -> Option<T>, T>(errand: *mut c_void) -> *mut c_void {
     // SAFETY: `on_fresh_thread` lends it to this thread alone until it has ended.
     let errand = unsafe { &mut *errand.cast::<Errand<F, T>>() };
     lock::set_thread_number(errand.thread_number);
-    errand.answer = errand.body.take().map(|body| body());
+    errand.answer = errand.body.take().and_then(|body| body());
     ptr::null_mut()
 }

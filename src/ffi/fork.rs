@@ -1,5 +1,7 @@
 //! Sees to it that a forked child knows that it is one (C-16).
 
+use crate::exec;
+use crate::key;
 use crate::process;
 use crate::sync::OnceLock;
 
@@ -8,6 +10,8 @@ use crate::sync::OnceLock;
 pub(super) fn watch() {
     static WATCHING: OnceLock<()> = OnceLock::new();
     WATCHING.get_or_init(|| {
+        exec::prepare();
+        key::prepare();
         // SAFETY: the handlers take and let go a mutex of our own and change an atomic.
         unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
     });

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use super::boundary::{boundary, boundary_or, brief_boundary};
+use super::boundary::{boundary, boundary_or};
 use super::handle::{Handle, Out, borrow, bytes};
 use super::status::etslock_status;
 use super::tuples::etslock_tuples;
@@ -102,14 +102,14 @@ pub unsafe extern "C" fn etslock_guard_lookup(
     key_len: usize,
     out_tuples: *mut *mut etslock_tuples,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_tuples) }?;
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
-        out.give(etslock_tuples::new(Snapshot::One(guard.lookup(key)?)));
+        out.give(etslock_tuples::new(Snapshot::One(guard.lookup(key)?))?);
         Ok(())
     })
 }
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn etslock_guard_insert(
     value: *const c_void,
     value_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `key`.
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn etslock_guard_delete(
     key: *const c_void,
     key_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `key`.
@@ -208,7 +208,7 @@ pub unsafe extern "C" fn etslock_guard_delete_tuple(
     value: *const c_void,
     value_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `key`.
@@ -238,7 +238,7 @@ pub unsafe extern "C" fn etslock_guard_delete_tuple(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_guard_commit(guard: *mut etslock_guard) -> etslock_status {
     // SAFETY: contract `guard`.
-    brief_boundary(|| unsafe { borrow(guard) }?.commit())
+    boundary(|| unsafe { borrow(guard) }?.commit())
 }
 
 /// Forgets the unpublished writes and keeps the lock.
@@ -257,7 +257,7 @@ pub unsafe extern "C" fn etslock_guard_commit(guard: *mut etslock_guard) -> etsl
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_guard_rollback(guard: *mut etslock_guard) -> etslock_status {
     // SAFETY: contract `guard`.
-    brief_boundary(|| unsafe { borrow(guard) }?.rollback())
+    boundary(|| unsafe { borrow(guard) }?.rollback())
 }
 
 /// Publishes the staged writes, unlocks, and ends an acquired guard.
@@ -281,7 +281,7 @@ pub unsafe extern "C" fn etslock_guard_rollback(guard: *mut etslock_guard) -> et
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_guard_release(guard: *mut etslock_guard) -> etslock_status {
     // SAFETY: contract `guard`.
-    brief_boundary(|| unsafe { reclaim(guard) }?.release())
+    boundary(|| unsafe { reclaim(guard) }?.release())
 }
 
 /// Forgets the staged writes, unlocks, and ends an acquired guard.
@@ -301,7 +301,7 @@ pub unsafe extern "C" fn etslock_guard_release(guard: *mut etslock_guard) -> ets
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_guard_cancel(guard: *mut etslock_guard) -> etslock_status {
     // SAFETY: contract `guard`.
-    brief_boundary(|| unsafe { reclaim(guard) }?.cancel())
+    boundary(|| unsafe { reclaim(guard) }?.cancel())
 }
 
 /// Takes an acquired guard back from C, to end it.
@@ -339,7 +339,7 @@ pub unsafe extern "C" fn etslock_guard_set_result(
     data: *const c_void,
     data_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `value`.
@@ -369,7 +369,7 @@ pub unsafe extern "C" fn etslock_guard_extend(
     guard: *mut etslock_guard,
     exec_timeout_ms: i64,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         guard.extend(Timeout::from_millis(exec_timeout_ms)?)
@@ -418,7 +418,7 @@ pub unsafe extern "C" fn etslock_guard_sleep(guard: *mut etslock_guard, ms: i64)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_guard_status(guard: *const etslock_guard) -> etslock_status {
     // SAFETY: contract `guard`.
-    brief_boundary(|| unsafe { borrow(guard) }?.status())
+    boundary(|| unsafe { borrow(guard) }?.status())
 }
 
 /// Milliseconds to the exec deadline of a guard.

@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 
-use super::boundary::{boundary_or, brief_boundary};
+use super::boundary::{boundary, boundary_or};
 use super::handle::{Handle, Live, Out, borrow, bytes, free, read};
 use super::sized::{SizedStruct, fill_sized, write_defaults};
 use super::status::etslock_status;
@@ -198,7 +198,7 @@ unsafe fn lock_table_or_default(lock_table: *mut etslock_lock_table) -> Result<L
 pub unsafe extern "C" fn etslock_lock_table_new(
     out_lock_table: *mut *mut etslock_lock_table,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_lock_table) }?;
         out.give(Box::new(etslock_lock_table(Live::new(LockTable::new()))));
@@ -249,7 +249,7 @@ pub unsafe extern "C" fn etslock_lock_table_locks(
     table: *mut etslock_table,
     out_locks: *mut *mut etslock_locks,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_locks) }?;
         // SAFETY: contract `lock_table`.
@@ -306,7 +306,7 @@ pub unsafe extern "C" fn etslock_locks_get(
     index: usize,
     out_info: *mut etslock_lock_info,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `locks`: NULL or a live snapshot, immutable.
         let snapshot = unsafe { read(locks) }?;
         let info = || {
@@ -385,7 +385,7 @@ pub unsafe extern "C" fn etslock_lock_table_stats(
     lock_table: *mut etslock_lock_table,
     out_stats: *mut etslock_stats,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `lock_table`.
         let lock_table = unsafe { lock_table_or_default(lock_table) }?;
         let stats = || {
@@ -433,7 +433,7 @@ pub unsafe extern "C" fn etslock_lock_table_force_release(
     key: *const c_void,
     key_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `lock_table`.
         let lock_table = unsafe { lock_table_or_default(lock_table) }?;
         // SAFETY: contract `table`.

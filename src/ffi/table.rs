@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 
-use super::boundary::{boundary_or, brief_boundary};
+use super::boundary::{boundary, boundary_or};
 use super::handle::{Handle, Live, Out, borrow, bytes, free};
 use super::sized::{SizedStruct, read_sized, write_defaults};
 use super::status::etslock_status;
@@ -193,7 +193,7 @@ pub unsafe extern "C" fn etslock_table_new(
     options: *const etslock_table_options,
     out_table: *mut *mut etslock_table,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_table) }?;
         // SAFETY: contract `options`.
@@ -226,7 +226,7 @@ pub unsafe extern "C" fn etslock_table_open(
     name: *const c_char,
     out_table: *mut *mut etslock_table,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_table) }?;
         // SAFETY: contract `name`.
@@ -280,7 +280,7 @@ pub unsafe extern "C" fn etslock_table_insert(
     value: *const c_void,
     value_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
@@ -316,7 +316,7 @@ pub unsafe extern "C" fn etslock_table_insert_new(
     value: *const c_void,
     value_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
@@ -351,14 +351,14 @@ pub unsafe extern "C" fn etslock_table_lookup(
     key_len: usize,
     out_tuples: *mut *mut etslock_tuples,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_tuples) }?;
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
-        out.give(etslock_tuples::new(Snapshot::One(table.lookup(key)?)));
+        out.give(etslock_tuples::new(Snapshot::One(table.lookup(key)?))?);
         Ok(())
     })
 }
@@ -383,7 +383,7 @@ pub unsafe extern "C" fn etslock_table_member(
     key: *const c_void,
     key_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
@@ -416,14 +416,14 @@ pub unsafe extern "C" fn etslock_table_take(
     key_len: usize,
     out_tuples: *mut *mut etslock_tuples,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_tuples) }?;
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
-        out.give(etslock_tuples::new(Snapshot::One(table.take(key)?)));
+        out.give(etslock_tuples::new(Snapshot::One(table.take(key)?))?);
         Ok(())
     })
 }
@@ -448,7 +448,7 @@ pub unsafe extern "C" fn etslock_table_delete(
     key: *const c_void,
     key_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
@@ -480,7 +480,7 @@ pub unsafe extern "C" fn etslock_table_delete_tuple(
     value: *const c_void,
     value_len: usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
@@ -506,7 +506,7 @@ pub unsafe extern "C" fn etslock_table_delete_tuple(
 /// The contract `table` at the top of the header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_table_clear(table: *mut etslock_table) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
         table.clear()
@@ -538,7 +538,7 @@ pub unsafe extern "C" fn etslock_table_update_counter(
     initial: i64,
     out_value: *mut i64,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::new(out_value) }?;
         // SAFETY: contract `table`.
@@ -566,7 +566,7 @@ pub unsafe extern "C" fn etslock_table_count(
     table: *mut etslock_table,
     out_tuples: *mut usize,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::new(out_tuples) }?;
         // SAFETY: contract `table`.

@@ -2,6 +2,7 @@
 
 use super::boundary::boundary_or;
 use super::handle::read;
+use crate::error::{Error, Result};
 use crate::table::{Snapshot, Tuples};
 
 /// One {key, value}. Never grows.
@@ -50,14 +51,20 @@ unsafe impl Send for etslock_tuples {}
 unsafe impl Sync for etslock_tuples {}
 
 impl etslock_tuples {
-    pub(super) fn new(groups: Snapshot) -> Box<Self> {
+    pub(super) fn new(groups: Snapshot) -> Result<Box<Self>> {
         let mut tuples = Box::new(Self { groups, one: etslock_tuple::NONE, many: Vec::new() });
         // Only now the bytes have come to rest.
         match tuples.groups.groups() {
             [only] if only.len() == 1 => tuples.one = etslock_tuple::first_of(only),
-            groups => tuples.many = groups.iter().flat_map(etslock_tuple::all_of).collect(),
+            groups => {
+                let mut many = Vec::new();
+                let count = groups.iter().map(Tuples::len).sum();
+                many.try_reserve_exact(count).map_err(|_| Error::NoMemory)?;
+                many.extend(groups.iter().flat_map(etslock_tuple::all_of));
+                tuples.many = many;
+            }
         }
-        tuples
+        Ok(tuples)
     }
 
     /// The tuples; NULL if there are none.

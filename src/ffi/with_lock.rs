@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use super::boundary::{boundary, boundary_or, brief_boundary};
+use super::boundary::{boundary, boundary_or};
 use super::ending;
 use super::guard::{self, etslock_guard};
 use super::handle::{Out, array, borrow, bytes};
@@ -160,12 +160,13 @@ impl CCallback {
 }
 
 impl Callback for CCallback {
-    fn arrange(&mut self, tuples: Snapshot) {
+    fn arrange(&mut self, tuples: Snapshot) -> Result<()> {
         self.tuples = match tuples {
             Snapshot::One(tuples) if tuples.is_empty() => Shown::Nothing,
             Snapshot::One(tuples) if tuples.len() == 1 => Shown::One(tuples),
-            tuples => Shown::Many(etslock_tuples::new(tuples)),
+            tuples => Shown::Many(etslock_tuples::new(tuples)?),
         };
+        Ok(())
     }
 
     // WHY: owns nothing. Cancellation and `pthread_exit` unwind this frame (C-17).
@@ -356,7 +357,7 @@ pub unsafe extern "C" fn etslock_acquire(
     options: *const etslock_options,
     out_guard: *mut *mut etslock_guard,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_guard) }?;
         // SAFETY: contract `options`.
@@ -401,7 +402,7 @@ pub unsafe extern "C" fn etslock_acquire_locks(
     options: *const etslock_options,
     out_guard: *mut *mut etslock_guard,
 ) -> etslock_status {
-    brief_boundary(|| {
+    boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_guard) }?;
         // SAFETY: contract `options`.

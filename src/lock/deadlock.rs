@@ -23,6 +23,7 @@ use crate::lock::queue::{Fate, Waiter};
 use crate::lock::{reclaim, warm};
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
+use std::sync::Weak;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -45,8 +46,9 @@ pub(crate) enum Party {
     None,
     Thread(u64),
     Logical(u64),
-    /// A callback: the call that runs it.
-    Call(Arc<Hold>),
+    /// A callback: the call that runs it, and nobody once that is over. WHY: weak. What a callback
+    /// began may outlive it, and must not keep all its ancestors.
+    Call(Weak<Hold>),
 }
 
 impl Party {
@@ -108,7 +110,7 @@ impl Owner {
             Owner::None => Party::None,
             Owner::Logical(id) => Party::Logical(id),
             Owner::Current => match CALL.try_with(|call| call.borrow().clone()) {
-                Ok(Some(call)) => Party::Call(call),
+                Ok(Some(call)) => Party::Call(Arc::downgrade(&call)),
                 _ => Party::Thread(thread_number()),
             },
         }
@@ -125,25 +127,27 @@ enum Node {
 }
 
 /// The owners that stand behind a party: a callback, and whoever waits for it.
-fn owners(mut party: &Party) -> Vec<Node> {
+fn owners(party: &Party) -> Vec<Node> {
     let mut nodes = Vec::new();
+    let mut party = party.clone();
     loop {
         match party {
             Party::None => return nodes,
             Party::Thread(id) => {
-                nodes.push(Node::Thread(*id));
+                nodes.push(Node::Thread(id));
                 return nodes;
             }
             Party::Logical(id) => {
-                nodes.push(Node::Logical(*id));
+                nodes.push(Node::Logical(id));
                 return nodes;
             }
             Party::Call(call) => {
-                nodes.push(Node::Call(Arc::as_ptr(call).addr()));
+                let Some(call) = call.upgrade() else { return nodes };
+                nodes.push(Node::Call(Arc::as_ptr(&call).addr()));
                 if !call.is_attached() {
                     return nodes;
                 }
-                party = &call.party;
+                party = call.party.clone();
             }
         }
     }
@@ -155,7 +159,7 @@ fn holders(hold: &Arc<Hold>) -> Vec<Node> {
         _ if !hold.is_in_force() => Vec::new(),
         (Party::None, _) => Vec::new(),
         (party, false) => owners(party),
-        (_, true) => owners(&Party::Call(Arc::clone(hold))),
+        (_, true) => owners(&Party::Call(Arc::downgrade(hold))),
     }
 }
 

@@ -15,7 +15,8 @@
 //! I3. The head will look again by the release time of the holder, at the latest: whoever makes
 //!     a new holder or a new head wakes the head if it planned to sleep longer.
 //! I4. A dead entry is never taken; whoever meets one looks the key up again.
-//! I5. What a change owes to others (wake-ups, locks to free) is paid after the mutex is let go.
+//! I5. What a change owes to others (wake-ups of waiters, other locks to free) is paid after the
+//!     mutex is let go.
 
 use crate::clock::{Deadline, Moment};
 use crate::key::LockId;
@@ -137,11 +138,15 @@ impl Entry {
         now: Moment,
         debts: &mut Debts,
     ) -> Turn {
-        if self.is_dead(state) {
+        if self.is_dead() {
             return Turn::Dead;
         }
         self.evict_overdue(state, now, debts);
-        let may_pass = state.queue.is_empty() || !(strict || state.queue.is_strict());
+        // Deleting the lock is a release like any other: the head may have a right to it (C-3).
+        let evicted = debts.evicted.is_some();
+        let head_first =
+            strict || state.queue.is_strict() || evicted && state.queue.must_hand_over(now);
+        let may_pass = state.queue.is_empty() || !head_first;
         match state.holder {
             None if may_pass => {
                 self.hand_to(state, hold, opens, now);
@@ -192,8 +197,8 @@ impl Entry {
         }
         if is_head && state.holder.is_none() {
             state.queue.remove(ticket, now);
-            waiter.decide(Fate::Granted);
             self.hand_to(&mut state, &waiter.hold, waiter.opens, now);
+            waiter.decide(Fate::Granted);
             self.watch(&mut state, &mut debts);
             return (Turn::Taken, debts);
         }
@@ -253,7 +258,7 @@ impl Entry {
     pub(super) fn cool(&self) -> Debts {
         let state = self.lock();
         let mut debts = Debts::default();
-        if state.holder.is_none() && state.queue.is_empty() && !self.is_dead(&state) {
+        if state.holder.is_none() && state.queue.is_empty() && !self.is_dead() {
             self.die(&mut debts);
         }
         debts
@@ -288,8 +293,9 @@ impl Entry {
             return;
         }
         if let Some(head) = state.queue.pop(now) {
-            head.decide(Fate::Granted);
+            // The fate last: it is read without the mutex.
             self.hand_to(state, &head.hold, head.opens, now);
+            head.decide(Fate::Granted);
             self.watch(state, debts);
             debts.wake = Some(head);
         }
@@ -328,7 +334,7 @@ impl Entry {
         debts.died = true;
     }
 
-    fn is_dead(&self, _state: &State) -> bool {
+    fn is_dead(&self) -> bool {
         self.dead.load(Relaxed) // ORDERING: under the mutex (I1).
     }
 }

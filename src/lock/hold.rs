@@ -199,16 +199,16 @@ impl Hold {
     }
 
     /// Holder: moves the deadline to at least `now` + `exec`; never earlier, never back to life.
-    pub(crate) fn extend(&self, now: Moment, exec: Timeout) -> Result<Standing> {
+    pub(crate) fn extend(&self, now: Moment, exec: Timeout) -> Standing {
         let mut word = self.word();
         loop {
             match (word.state(), self.standing(now)) {
                 (OPEN, Standing::Live) => {}
-                (_, standing) => return Ok(standing),
+                (_, standing) => return standing,
             }
             let later = word.deadline().max(now.after(exec));
             match self.step(word, Word::new(OPEN, later)) {
-                Ok(()) => return Ok(Standing::Live),
+                Ok(()) => return Standing::Live,
                 Err(seen) => word = seen,
             }
         }
@@ -219,10 +219,10 @@ impl Hold {
         let mut word = self.word();
         loop {
             match word.state() {
+                OPEN if word.deadline().is_past(now) => return Gate::Late,
+                OPEN => {}
                 EXPIRED => return Gate::Lost(Lost::Expired),
-                REVOKED => return Gate::Lost(Lost::Revoked),
-                _ if word.deadline().is_past(now) => return Gate::Late,
-                _ => {}
+                _ => return Gate::Lost(Lost::Revoked),
             }
             match self.step(word, word.with(COMMITTING)) {
                 Ok(()) => return Gate::Open,
@@ -245,9 +245,9 @@ impl Hold {
         let mut word = self.word();
         loop {
             match word.state() {
+                OPEN => {}
                 EXPIRED => return Err(Lost::Expired),
-                REVOKED => return Err(Lost::Revoked),
-                _ => {}
+                _ => return Err(Lost::Revoked),
             }
             match self.step(word, word.with(ENDED)) {
                 Ok(()) => return Ok(()),
@@ -459,9 +459,7 @@ mod model {
             let hold = open_hold();
             let holder = {
                 let hold = Arc::clone(&hold);
-                thread::spawn(move || {
-                    hold.extend(IN_TIME, Timeout::millis(100)) == Ok(Standing::Live)
-                })
+                thread::spawn(move || hold.extend(IN_TIME, Timeout::millis(100)) == Standing::Live)
             };
             let verdict = hold.expire(at(11));
             let extended = holder.join().unwrap();

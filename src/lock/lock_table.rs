@@ -17,6 +17,9 @@ use crate::options::Queue;
 use crate::process::PerProcess;
 use crate::sync::{Arc, current, park, park_timeout};
 
+/// How long to leave a commit that is under way before looking again.
+const COMMIT_GRACE: Duration = Duration::from_micros(50);
+
 /// How often a caller looks before it joins the queue: about as long as an empty section takes.
 const SPINS: u32 = 100;
 
@@ -388,8 +391,9 @@ impl LockTable {
                     return Ok(());
                 }
                 // It runs no user code and takes no lock of ours: it is over soon (C-8).
-                Verdict::Committing => std::thread::yield_now(),
-                // Its last owner is letting go; what comes next is another lock.
+                Verdict::Committing => park_timeout(COMMIT_GRACE),
+                // Its last owner is letting go; what comes next is another lock. `InTime` is no
+                // answer to force.
                 Verdict::Ended | Verdict::Lost(_) | Verdict::InTime => return Err(Error::NotFound),
             }
         }

@@ -10,8 +10,8 @@
 //! | `warm`       | the entries that a thread gave back lately                           |
 //! | `reclaim`    | the lock-free index of entries; the only file that knows the epochs  |
 //!
-//! Order of mutexes: `deadlock`'s registry, then an entry's state. While an entry's state is
-//! held nothing else is taken. No mutex is held while user code runs.
+//! Order of mutexes: `deadlock`'s registry, then an entry's state, then a hold's watchers. No mutex
+//! is held while user code runs.
 
 mod deadlock;
 mod entry;

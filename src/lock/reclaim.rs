@@ -247,8 +247,8 @@ fn collect<T>(slots: &[Slot<T>], nodes: &mut Vec<Arc<Node<T>>>, pin: &Guard) {
     }
 }
 
-/// Lists a node if its slot is vacant. Needs no pin: nothing is dereferenced, and no list from
-/// which a node could have gone and come back is the empty one.
+/// Lists a node if its slot is vacant. Needs no pin: nothing is dereferenced, and a slot that is
+/// empty and not expanded at the moment of the exchange has no equal node.
 fn insert_first<T>(slot: &Slot<T>, node: *const Node<T>) -> bool {
     // SAFETY: the pointers are compared, never followed.
     let unpinned = unsafe { unprotected() };
