@@ -137,7 +137,7 @@ pub(crate) struct Threads {
 /// How many threads there are at this moment.
 pub(crate) fn threads() -> Threads {
     let pool = pool();
-    Threads { workers: pool.workers.load(Relaxed), abandoned: pool.abandoned.load(Relaxed) }
+    Threads { workers: pool.workers.load(Relaxed), abandoned: pool.abandoned.load(Acquire) }
 }
 
 /// The calling thread, as the system numbers it.
@@ -396,9 +396,10 @@ impl Worker {
                     }
                 }
                 Ended::Abandoned => {
-                    pool().abandoned.fetch_sub(1, Relaxed);
                     let work = self.slot.work.lock().take();
                     drop(work);
+                    // ORDERING: pairs with `threads`. Who sees none left sees all they did.
+                    pool().abandoned.fetch_sub(1, Release);
                     if self.must_end() {
                         return false;
                     }
