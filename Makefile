@@ -42,7 +42,7 @@ EXAMPLES := $(patsubst examples-c/%.c,%,$(wildcard examples-c/*.c))
 .PHONY: help demo examples
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z%-]+:.*## / { sub("%", "NN", $$1); printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z%-]+:.*## / { sub("%", "NN", $$1); printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: stage ## build everything and run the example of the README
 	@$(PROGRAMS) build/examples/c/01_readme
@@ -73,8 +73,8 @@ C_PROGRAMS      := $(C_SOURCES:tests/c/%.c=build/tests/c99/%)
 CXX_PROGRAMS    := $(CXX_SOURCES:tests/c/%.cpp=build/tests/cpp/%)
 STATIC_PROGRAMS := $(STATIC_SOURCES:tests/c/%.c=build/tests/static/%)
 
-KINDS := check-header check-symbols test-rust test-dialects test-c test-cpp examples test-ffi \
-         check-install test-memory
+KINDS := check-header check-symbols test-rust test-model test-dialects test-c test-cpp examples \
+         test-ffi check-install test-memory
 
 .PHONY: test $(KINDS)
 test: all ## run everything below; STRICT=1 makes a missing tool a failure
@@ -84,6 +84,9 @@ test: all ## run everything below; STRICT=1 makes a missing tool a failure
 
 test-rust: ## the Rust tests
 	@scripts/test-rust.sh
+
+test-model: ## the models of the state machines: every interleaving, under loom
+	@scripts/test-model.sh
 
 test-c: stage ## the C tests: C99, with the shared and the static library
 	@$(PROGRAMS) $(C_PROGRAMS) $(STATIC_PROGRAMS) || true
@@ -118,6 +121,19 @@ check-symbols: stage ## do library, header and exports/etslock.symbols agree?
 
 check-install: stage ## install, build a program as a user would, uninstall
 	@scripts/check-install.sh
+
+##@ Deep checks, not part of `test`
+
+.PHONY: test-cycles test-asan test-tsan
+test-cycles: stage ## ten million locks of fresh keys: does memory stay where it was?
+	@$(PROGRAMS) build/tests/c99/memory_cycles
+	@build/tests/c99/memory_cycles 10000000
+
+test-asan: ## the Rust and C tests under AddressSanitizer; needs Rust nightly
+	@scripts/test-sanitizers.sh asan $(C_SOURCES)
+
+test-tsan: ## the Rust and C tests under ThreadSanitizer; needs Rust nightly
+	@scripts/test-sanitizers.sh tsan $(C_SOURCES)
 
 ##@ Style
 
@@ -168,3 +184,5 @@ build/examples/c/%: examples-c/%.c
 	@$(CC) -std=c99 $(COMPILE) -MT $@ -MF $@.d $< -o $@ $(SHARED)
 
 -include $(wildcard build/tests/*/*.d build/examples/c/*.d)
+
+include benches/bench.mk

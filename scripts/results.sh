@@ -51,16 +51,40 @@ status_note() {
     esac
 }
 
-# needs TOOL: false when it is missing, which STRICT=1 makes a failure.
+# cargo_tests NAME COMMAND...: runs tests through cargo and counts each; shows the output if one
+# failed.
+cargo_tests() {
+    local name=$1 status=0 passes failures
+    shift
+    "$@" >"$results_log" 2>&1 </dev/null || status=$?
+    passes=$(awk '/^test result:/ { n += $4 } END { print n + 0 }' "$results_log")
+    failures=$(awk '/^test result:/ { n += $6 } END { print n + 0 }' "$results_log")
+    # A build error, a crash or a timeout leaves no line of its own.
+    if [ "$status" -ne 0 ] && [ "$failures" -eq 0 ]; then failures=1; fi
+
+    [ "$passes" -eq 0 ] || record passed "$passes" "$name"
+    [ "$failures" -eq 0 ] || { record failed "$failures" "$name"; cat "$results_log"; }
+    printf '%s %s passed, %s failed\n' "$passes" "$name" "$failures"
+}
+
+# cargo_limit SECONDS: the time that each test program has which cargo runs.
+cargo_limit() {
+    local host
+    host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    export "CARGO_TARGET_${host}_RUNNER=timeout -k 5 $1"
+}
+
+# needs TOOL: false when it is missing.
 needs() {
     command -v "$1" >/dev/null && return
-    printf 'skipped: %s not found\n' "$1"
-    if [ "${STRICT:-}" = 1 ]; then
-        record failed 1 "$1 not found"
-    else
-        record skipped 1 "$1 not found"
-    fi
+    missing "$1 not found"
     return 1
+}
+
+# missing WHAT: tests cannot run for want of it, which STRICT=1 makes a failure.
+missing() {
+    printf 'skipped: %s\n' "$1"
+    if [ "${STRICT:-}" = 1 ]; then record failed 1 "$1"; else record skipped 1 "$1"; fi
 }
 
 # A kind that ran nothing and skipped nothing has lost its tests.

@@ -4,16 +4,11 @@
  * Callbacks are held in place by semaphores; real time passes only where a deadline is the subject.
  */
 #include "check.h"
+#include "locks.h"
+#include "processes.h"
+#include "threads.h"
 
-#include <errno.h>
-#include <pthread.h>
 #include <sched.h>
-#include <semaphore.h>
-#include <signal.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #define KEY "k", 1
 
@@ -25,31 +20,6 @@ enum {
 };
 
 static const int32_t run_ons[] = {ETSLOCK_RUN_ON_WORKER, ETSLOCK_RUN_ON_CALLER};
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void sleep_ms(long ms)
-{
-    struct timespec pause;
-    pause.tv_sec = ms / 1000;
-    pause.tv_nsec = ms % 1000 * 1000000;
-    nanosleep(&pause, NULL);
-}
-
-/* Waits for a post that must come. */
-static void await(sem_t *semaphore)
-{
-    struct timespec end;
-    clock_gettime(CLOCK_REALTIME, &end);
-    end.tv_sec += AMPLE_MS / 1000;
-    while (sem_timedwait(semaphore, &end) != 0)
-        REQUIRE(errno == EINTR);
-}
 
 static int load(const int *word)
 {
@@ -64,57 +34,6 @@ static void store(int *word, int value)
 static int add(int *word)
 {
     return __atomic_add_fetch(word, 1, __ATOMIC_ACQ_REL);
-}
-
-static etslock_options options_of(int64_t wait_ms, int64_t exec_ms)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = wait_ms;
-    options.exec_timeout_ms = exec_ms;
-    options.fail_timeout_ms = ETSLOCK_INFINITE;
-    return options;
-}
-
-static etslock_table *new_table(void)
-{
-    etslock_table *table = NULL;
-    REQUIRE(etslock_table_new(NULL, &table) == ETSLOCK_OK);
-    return table;
-}
-
-static etslock_status try_lock(etslock_table *table, const char *key)
-{
-    etslock_options options = options_of(0, AMPLE_MS);
-    etslock_guard *guard = NULL;
-    etslock_status status = etslock_acquire(table, key, strlen(key), &options, &guard);
-    if (status == ETSLOCK_OK)
-        CHECK_STATUS(etslock_guard_cancel(guard), ETSLOCK_OK);
-    return status;
-}
-
-static etslock_stats stats(void)
-{
-    etslock_stats stats;
-    etslock_stats_init(&stats, sizeof stats);
-    REQUIRE(etslock_lock_table_stats(NULL, &stats) == ETSLOCK_OK);
-    return stats;
-}
-
-static void await_abandoned(uint64_t abandoned)
-{
-    int64_t end = now_ms() + AMPLE_MS;
-    while (stats().abandoned != abandoned && now_ms() < end)
-        sleep_ms(1);
-    REQUIRE(stats().abandoned == abandoned);
-}
-
-static void await_waiting(uint64_t waiting)
-{
-    int64_t end = now_ms() + AMPLE_MS;
-    while (stats().waiting != waiting && now_ms() < end)
-        sleep_ms(1);
-    REQUIRE(stats().waiting == waiting);
 }
 
 /* A callback's data that watches over its own life. */
@@ -195,7 +114,7 @@ static void which_thread(void)
     size_t i;
     for (i = 0; i < 2; i++) {
         struct probe probe;
-        etslock_options options = options_of(AMPLE_MS, AMPLE_MS);
+        etslock_options options = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
         options.run_on = run_ons[i];
         probe_init(&probe, table);
         CHECK_STATUS(etslock_with_lock(table, KEY, run_probe, &probe, &options, NULL),
@@ -221,14 +140,14 @@ static int32_t be_late(etslock_guard *guard, const etslock_tuple *tuples, size_t
 static void late_on_the_callers_thread(int32_t on_exec_timeout)
 {
     etslock_table *table = new_table();
-    etslock_options options = options_of(AMPLE_MS, SHORT_MS);
+    etslock_options options = options_of(AMPLE_MS, SHORT_MS, ETSLOCK_INFINITE);
     options.run_on = ETSLOCK_RUN_ON_CALLER;
     options.on_exec_timeout = on_exec_timeout;
     CHECK_STATUS(etslock_with_lock(table, KEY, be_late, NULL, &options, NULL),
                  ETSLOCK_EXEC_TIMEOUT);
     CHECK_STATUS(etslock_table_member(table, KEY), ETSLOCK_NOT_FOUND);
     CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
-    CHECK(stats().abandoned == 0);
+    CHECK(stats_of(NULL).abandoned == 0);
     etslock_table_free(table);
 }
 
@@ -237,7 +156,7 @@ static void late_on_the_callers_thread(int32_t on_exec_timeout)
 static void abandoned(void)
 {
     etslock_table *table = new_table();
-    etslock_options options = options_of(AMPLE_MS, SHORT_MS);
+    etslock_options options = options_of(AMPLE_MS, SHORT_MS, ETSLOCK_INFINITE);
     struct probe probe;
     int64_t began = now_ms(), took;
     probe_init(&probe, table);
@@ -247,11 +166,11 @@ static void abandoned(void)
     took = now_ms() - began;
     CHECK(took >= SHORT_MS - SLACK_MS && took < SOON_MS);
     CHECK(load(&probe.running) && load(&probe.freed) == 0);
-    CHECK(stats().abandoned == 1);
+    CHECK(stats_of(NULL).abandoned == 1);
     CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
 
     sem_post(&probe.go);
-    await(&probe.ended);
+    REQUIRE(wait_for(&probe.ended));
     CHECK_STATUS(probe.late_write, ETSLOCK_REVOKED);
     await_abandoned(0);
     CHECK(load(&probe.freed) == 1);
@@ -271,7 +190,7 @@ struct joining {
 static void *call_and_join(void *user_data)
 {
     struct joining *joining = user_data;
-    etslock_options options = options_of(AMPLE_MS, SHORT_MS);
+    etslock_options options = options_of(AMPLE_MS, SHORT_MS, ETSLOCK_INFINITE);
     struct probe probe;
     probe_init(&probe, joining->table);
     joining->entered = &probe.entered;
@@ -290,7 +209,7 @@ static void *call_and_join(void *user_data)
 
 static void joined(void)
 {
-    etslock_options options = options_of(AMPLE_MS, AMPLE_MS);
+    etslock_options options = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
     etslock_guard *guard = NULL;
     struct joining joining;
     pthread_t thread;
@@ -299,8 +218,8 @@ static void joined(void)
     joining.answer = -1;
     sem_init(&joining.ready, 0, 0);
     REQUIRE(pthread_create(&thread, NULL, call_and_join, &joining) == 0);
-    await(&joining.ready);
-    await(joining.entered);
+    REQUIRE(wait_for(&joining.ready));
+    REQUIRE(wait_for(joining.entered));
 
     /* The lock is free although the callback still runs. */
     CHECK_STATUS(etslock_acquire(joining.table, KEY, &options, &guard), ETSLOCK_OK);
@@ -341,14 +260,14 @@ static int32_t run_for_ever(etslock_guard *guard, const etslock_tuple *tuples, s
 static void killed(void)
 {
     etslock_table *table = new_table();
-    etslock_options options = options_of(AMPLE_MS, SHORT_MS);
+    etslock_options options = options_of(AMPLE_MS, SHORT_MS, ETSLOCK_INFINITE);
     struct probe probe;
     probe_init(&probe, table);
     options.on_exec_timeout = ETSLOCK_KILL;
     options.user_data_free = probe_free;
     CHECK_STATUS(etslock_with_lock(table, KEY, run_for_ever, &probe, &options, NULL),
                  ETSLOCK_EXEC_TIMEOUT);
-    await(&probe.ended);
+    REQUIRE(wait_for(&probe.ended));
     CHECK(load(&probe.starts) == 1 && load(&probe.freed) == 1);
     await_abandoned(0);
     CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
@@ -370,7 +289,7 @@ static void check_freed(struct probe *probe, etslock_table *table, const void *k
 
 static void data_is_freed(void)
 {
-    const etslock_options ample = options_of(AMPLE_MS, AMPLE_MS);
+    const etslock_options ample = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
     etslock_options options;
     etslock_table *table = new_table();
     etslock_guard *guard = NULL;
@@ -394,18 +313,18 @@ static void data_is_freed(void)
 
     CASE("C-12: data is freed once when nothing runs");
     for (i = 0; i < 2; i++) {
-        options = options_of(AMPLE_MS, 0);
+        options = options_of(AMPLE_MS, 0, ETSLOCK_INFINITE);
         options.run_on = run_ons[i];
         check_freed(&probe, table, KEY, run_probe, options, ETSLOCK_EXEC_TIMEOUT);
 
         CHECK_STATUS(etslock_acquire(table, KEY, &ample, &guard), ETSLOCK_OK);
-        options = options_of(0, AMPLE_MS);
+        options = options_of(0, AMPLE_MS, ETSLOCK_INFINITE);
         options.run_on = run_ons[i];
         check_freed(&probe, table, KEY, run_probe, options, ETSLOCK_WAIT_TIMEOUT);
         options = ample;
         options.run_on = run_ons[i];
         check_freed(&probe, table, KEY, run_probe, options, ETSLOCK_DEADLOCK);
-        options = options_of(20, AMPLE_MS);
+        options = options_of(20, AMPLE_MS, ETSLOCK_INFINITE);
         options.owner = ETSLOCK_OWNER_NONE;
         options.run_on = run_ons[i];
         check_freed(&probe, table, KEY, run_probe, options, ETSLOCK_WAIT_TIMEOUT);
@@ -466,7 +385,7 @@ static int32_t nest(etslock_guard *guard, const etslock_tuple *tuples, size_t tu
 {
     struct nesting *nesting = user_data;
     char key = (char)('0' + nesting->depth);
-    etslock_options options = options_of(AMPLE_MS, AMPLE_MS);
+    etslock_options options = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
     (void)tuples;
     (void)tuple_count;
     options.run_on = nesting->run_on;
@@ -484,7 +403,7 @@ static int32_t nest(etslock_guard *guard, const etslock_tuple *tuples, size_t tu
 static void nested_calls(int32_t run_on)
 {
     struct nesting nesting;
-    etslock_options options = options_of(AMPLE_MS, AMPLE_MS);
+    etslock_options options = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
     size_t count = 0;
     nesting.table = new_table();
     nesting.run_on = run_on;
@@ -502,7 +421,7 @@ static int32_t outlive_the_outer_lock(etslock_guard *guard, const etslock_tuple 
                                       size_t tuple_count, void *user_data)
 {
     struct probe *probe = user_data;
-    etslock_options options = options_of(ETSLOCK_INFINITE, AMPLE_MS);
+    etslock_options options = options_of(ETSLOCK_INFINITE, AMPLE_MS, ETSLOCK_INFINITE);
     etslock_guard *earlier = NULL, *inner = NULL;
     (void)tuples;
     (void)tuple_count;
@@ -521,7 +440,7 @@ static int32_t outlive_the_outer_lock(etslock_guard *guard, const etslock_tuple 
 static void *call_and_lose(void *user_data)
 {
     struct probe *probe = user_data;
-    etslock_options options = options_of(AMPLE_MS, AMPLE_MS);
+    etslock_options options = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
     options.user_data_free = probe_free;
     CHECK_STATUS(etslock_with_lock(probe->table, "outer", 5, outlive_the_outer_lock, probe,
                                    &options, NULL),
@@ -531,20 +450,20 @@ static void *call_and_lose(void *user_data)
 
 static void nested_calls_are_independent(void)
 {
-    etslock_options options = options_of(0, AMPLE_MS);
+    etslock_options options = options_of(0, AMPLE_MS, ETSLOCK_INFINITE);
     etslock_guard *guard = NULL;
     struct probe probe;
     pthread_t thread;
     probe_init(&probe, new_table());
     CHECK_STATUS(etslock_acquire(probe.table, "inner", 5, &options, &guard), ETSLOCK_OK);
     REQUIRE(pthread_create(&thread, NULL, call_and_lose, &probe) == 0);
-    await_waiting(1);
+    await_waiting(NULL, 1);
     CHECK_STATUS(etslock_lock_table_force_release(NULL, probe.table, "outer", 5), ETSLOCK_OK);
     pthread_join(thread, NULL); /* the outer call has returned; the inner one still waits */
-    CHECK(stats().waiting == 1);
+    CHECK(stats_of(NULL).waiting == 1);
     CHECK(load(&probe.freed) == 0);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
-    await(&probe.ended);
+    REQUIRE(wait_for(&probe.ended));
     CHECK(load(&probe.freed) == 1);
     CHECK_STATUS(etslock_table_member(probe.table, "earlier", 7), ETSLOCK_OK);
     CHECK_STATUS(etslock_table_member(probe.table, "inner", 5), ETSLOCK_OK);
@@ -586,7 +505,7 @@ static void leave_the_crowd(void *user_data)
 static void *abandon_many(void *user_data)
 {
     struct crowd *crowd = user_data;
-    etslock_options options = options_of(AMPLE_MS, 20);
+    etslock_options options = options_of(AMPLE_MS, 20, ETSLOCK_INFINITE);
     options.user_data_free = leave_the_crowd;
     /* A callback that no worker started in time does not count. */
     while (load(&crowd->started) < crowd->wanted) {
@@ -604,7 +523,7 @@ static void *abandon_many(void *user_data)
 static void *call_in_the_crowd(void *user_data)
 {
     struct crowd *crowd = user_data;
-    etslock_options options = options_of(AMPLE_MS, AMPLE_MS);
+    etslock_options options = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
     int i;
     for (i = 0; i < 100; i++) {
         struct probe probe;
@@ -622,13 +541,11 @@ static void *call_in_the_crowd(void *user_data)
 static void many_abandoned_callbacks(void)
 {
     enum { CALLERS = 16, OTHERS = 2 };
-    const char *scale = getenv("ETSLOCK_TEST_SCALE");
     struct crowd crowd;
     pthread_t threads[CALLERS];
-    int64_t end = now_ms() + AMPLE_MS;
     int i;
     memset(&crowd, 0, sizeof crowd);
-    crowd.wanted = scale != NULL && strcmp(scale, "small") == 0 ? 50 : 1000;
+    crowd.wanted = is_small_scale() ? 50 : 1000;
     crowd.table = new_table();
     pthread_mutex_init(&crowd.mutex, NULL);
     pthread_cond_init(&crowd.opened, NULL);
@@ -637,28 +554,23 @@ static void many_abandoned_callbacks(void)
     for (i = 0; i < CALLERS; i++)
         pthread_join(threads[i], NULL);
     CHECK(load(&crowd.refused) == 0);
-    while (stats().abandoned != (uint64_t)load(&crowd.started) && now_ms() < end)
-        sleep_ms(1);
-    CHECK(stats().abandoned >= (uint64_t)crowd.wanted);
-    CHECK(stats().abandoned == (uint64_t)load(&crowd.started));
-    CHECK(stats().workers >= stats().abandoned);
+    WAIT_UNTIL(stats_of(NULL).abandoned == (uint64_t)load(&crowd.started));
+    CHECK(stats_of(NULL).abandoned >= (uint64_t)crowd.wanted);
+    CHECK(stats_of(NULL).workers >= stats_of(NULL).abandoned);
 
     for (i = 0; i < OTHERS; i++)
         REQUIRE(pthread_create(&threads[i], NULL, call_in_the_crowd, &crowd) == 0);
     call_in_the_crowd(&crowd);
     for (i = 0; i < OTHERS; i++)
         pthread_join(threads[i], NULL);
-    CHECK(stats().abandoned == (uint64_t)load(&crowd.started));
+    CHECK(stats_of(NULL).abandoned == (uint64_t)load(&crowd.started));
 
     pthread_mutex_lock(&crowd.mutex);
     crowd.open = 1;
     pthread_cond_broadcast(&crowd.opened);
     pthread_mutex_unlock(&crowd.mutex);
     await_abandoned(0);
-    end = now_ms() + AMPLE_MS;
-    while (load(&crowd.freed) < load(&crowd.calls) && now_ms() < end)
-        sleep_ms(1);
-    REQUIRE(load(&crowd.freed) == load(&crowd.calls));
+    WAIT_UNTIL(load(&crowd.freed) == load(&crowd.calls));
     pthread_cond_destroy(&crowd.opened);
     pthread_mutex_destroy(&crowd.mutex);
     etslock_table_free(crowd.table);
@@ -680,7 +592,7 @@ static int32_t end_the_thread(etslock_guard *guard, const etslock_tuple *tuples,
 static void callbacks_that_end_their_thread(void)
 {
     etslock_table *table = new_table();
-    etslock_options options = options_of(AMPLE_MS, AMPLE_MS);
+    etslock_options options = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
     struct probe probe;
     int i;
     probe_init(&probe, table);
@@ -707,64 +619,12 @@ static void callbacks_that_end_their_thread(void)
 
 /* --- children --- */
 
-/* Runs this program again with `role`; its exit code, or -1 if it crashed or hung. */
-static int run_child(const char *program, const char *role)
-{
-    int64_t end = now_ms() + AMPLE_MS;
-    int state = 0;
-    pid_t child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        execlp(program, program, role, (char *)NULL);
-        _exit(127);
-    }
-    while (waitpid(child, &state, WNOHANG) == 0) {
-        if (now_ms() > end) {
-            kill(child, SIGKILL);
-            waitpid(child, &state, 0);
-            fprintf(stderr, "child \"%s\" hangs\n", role);
-            return -1;
-        }
-        sleep_ms(5);
-    }
-    if (WIFSIGNALED(state))
-        fprintf(stderr, "child \"%s\" ended by signal %d\n", role, WTERMSIG(state));
-    return WIFEXITED(state) ? WEXITSTATUS(state) : -1;
-}
-
-/* Leaves free memory in the heap, below a block that keeps it there. */
-static void *reserve_heap(void)
-{
-    enum { BLOCKS = 64, BLOCK = 64 * 1024 };
-    void *blocks[BLOCKS];
-    void *pin;
-    int i;
-    for (i = 0; i < BLOCKS; i++)
-        REQUIRE((blocks[i] = malloc(BLOCK)) != NULL);
-    REQUIRE((pin = malloc(BLOCK)) != NULL);
-    for (i = 0; i < BLOCKS; i++)
-        free(blocks[i]);
-    return pin;
-}
-
-static rlim_t address_space(void)
-{
-    unsigned long pages = 0;
-    FILE *statm = fopen("/proc/self/statm", "r");
-    REQUIRE(statm != NULL);
-    REQUIRE(fscanf(statm, "%lu", &pages) == 1);
-    fclose(statm);
-    return (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
-}
-
-/* A limit on the address space stops even root from getting a stack for a new thread. */
 static int child_without_threads(void)
 {
     etslock_table *table = new_table();
-    etslock_options options = options_of(AMPLE_MS, AMPLE_MS);
-    struct rlimit usual, tight;
+    etslock_options options = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
+    struct without_threads without;
     struct probe probe;
-    void *pin;
     int i;
     CASE("C-17: no thread can be started (in a child process)");
     probe_init(&probe, table);
@@ -773,11 +633,7 @@ static int child_without_threads(void)
     CHECK_STATUS(etslock_with_lock(table, KEY, run_probe, &probe, &options, NULL), ETSLOCK_OK);
     CHECK_STATUS(etslock_table_delete(table, KEY), ETSLOCK_OK);
     options.run_on = ETSLOCK_RUN_ON_WORKER;
-    pin = reserve_heap();
-    REQUIRE(getrlimit(RLIMIT_AS, &usual) == 0);
-    tight = usual;
-    tight.rlim_cur = address_space();
-    REQUIRE(setrlimit(RLIMIT_AS, &tight) == 0);
+    without = forbid_threads();
     for (i = 0; i < 3; i++) {
         store(&probe.starts, 0);
         store(&probe.freed, 0);
@@ -787,8 +643,7 @@ static int child_without_threads(void)
         CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
         CHECK_STATUS(etslock_table_member(table, KEY), ETSLOCK_NOT_FOUND);
     }
-    REQUIRE(setrlimit(RLIMIT_AS, &usual) == 0);
-    free(pin);
+    allow_threads(&without);
     CHECK_STATUS(etslock_with_lock(table, KEY, run_probe, &probe, &options, NULL), ETSLOCK_OK);
     CHECK_STATUS(etslock_table_member(table, KEY), ETSLOCK_OK);
     probe_end(&probe);
@@ -831,7 +686,7 @@ static int32_t work_for_ever(etslock_guard *guard, const etslock_tuple *tuples,
 
 static void *call_for_ever(void *user_data)
 {
-    etslock_options options = options_of(ETSLOCK_INFINITE, ETSLOCK_INFINITE);
+    etslock_options options = options_of(ETSLOCK_INFINITE, ETSLOCK_INFINITE, ETSLOCK_INFINITE);
     etslock_with_lock(user_data, "held", 4, sleep_for_ever, NULL, &options, NULL);
     return NULL;
 }
@@ -845,7 +700,7 @@ static void linger(void)
 static int child_that_exits(void)
 {
     etslock_table *table = new_table();
-    etslock_options options = options_of(AMPLE_MS, SHORT_MS);
+    etslock_options options = options_of(AMPLE_MS, SHORT_MS, ETSLOCK_INFINITE);
     pthread_t threads[2];
     int i;
     sem_init(&runaway_entered, 0, 0);
@@ -857,19 +712,9 @@ static int child_that_exits(void)
     for (i = 0; i < 2; i++)
         REQUIRE(pthread_create(&threads[i], NULL, call_for_ever, table) == 0);
     for (i = 0; i < 3; i++)
-        await(&runaway_entered);
-    await_waiting(1); /* one of the two waits for the other */
+        REQUIRE(wait_for(&runaway_entered));
+    await_waiting(NULL, 1); /* one of the two waits for the other */
     exit(LEFT_BY_EXIT);
-}
-
-/* --- C-16 --- */
-
-static void idle_workers_go_away(void)
-{
-    int64_t end = now_ms() + 30000;
-    while (stats().workers > 0 && now_ms() < end)
-        sleep_ms(10);
-    CHECK(stats().workers == 0);
 }
 
 int main(int argc, char **argv)
@@ -901,10 +746,10 @@ int main(int argc, char **argv)
     CASE("C-17: a callback ends its thread");
     callbacks_that_end_their_thread();
     CASE("C-17: no thread can be started");
-    CHECK(run_child(argv[0], "no-thread") == EXIT_SUCCESS);
+    CHECK(run_again(argv[0], "no-thread") == EXIT_SUCCESS);
     CASE("C-16: exit with a runaway callback");
-    CHECK(run_child(argv[0], "exit") == LEFT_BY_EXIT);
+    CHECK(run_again(argv[0], "exit") == LEFT_BY_EXIT);
     CASE("C-16: idle workers go away");
-    idle_workers_go_away();
+    WAIT_UNTIL(stats_of(NULL).workers == 0);
     return check_report();
 }

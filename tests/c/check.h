@@ -1,9 +1,9 @@
-/* check.h - the few macros the C tests are written with.
+/* check.h - the few macros the C tests are written with, and time.
  *
  * A test program is one .c file with a `main` that ends with `return check_report();`.
  * CASE("C-2: a try-lock makes one attempt") names what follows; CHECK(expression) and
- * CHECK_STATUS(call, ETSLOCK_OK) count and go on; REQUIRE(expression) ends the program.
- * Safe to use from several threads.
+ * CHECK_STATUS(call, ETSLOCK_OK) count and go on; REQUIRE(expression) ends the program, and so
+ * does WAIT_UNTIL(expression) if it does not come true. Safe to use from several threads.
  */
 #ifndef ETSLOCK_TESTS_CHECK_H
 #define ETSLOCK_TESTS_CHECK_H
@@ -13,6 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 static const char *check_case = "(no case)";
 static int check_failures; /* touched with the __atomic builtins only */
@@ -46,6 +49,54 @@ static inline int check_status(etslock_status got, etslock_status wanted, const 
         if (!CHECK(expression))                                                                    \
             abort();                                                                               \
     } while (0)
+
+/* On the monotonic clock, as the library's deadlines. */
+static inline int64_t now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static inline int64_t now_ms(void)
+{
+    return now_us() / 1000;
+}
+
+static inline void sleep_us(int64_t us)
+{
+    struct timespec pause;
+    pause.tv_sec = (time_t)(us / 1000000);
+    pause.tv_nsec = (long)(us % 1000000) * 1000;
+    nanosleep(&pause, NULL);
+}
+
+static inline void sleep_ms(int64_t ms)
+{
+    sleep_us(ms * 1000);
+}
+
+/* What a test waits for comes soon, or never. */
+#define HANGS_MS 20000
+
+#define WAIT_UNTIL(expression)                                                                     \
+    do {                                                                                           \
+        int64_t check_end = now_ms() + HANGS_MS;                                                   \
+        int check_met = !!(expression);                                                            \
+        while (!check_met && now_ms() < check_end) {                                               \
+            sleep_ms(1);                                                                           \
+            check_met = !!(expression);                                                            \
+        }                                                                                          \
+        if (!check_that(check_met, __FILE__, __LINE__, #expression))                               \
+            abort();                                                                               \
+    } while (0)
+
+/* Whether to do less of everything: valgrind is slow. */
+static inline int is_small_scale(void)
+{
+    const char *scale = getenv("ETSLOCK_TEST_SCALE");
+    return scale != NULL && strcmp(scale, "small") == 0;
+}
 
 static inline int check_report(void)
 {

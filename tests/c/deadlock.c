@@ -4,99 +4,26 @@
  * that a failure. "At once" is checked against finite waits of a minute.
  */
 #include "check.h"
+#include "locks.h"
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
 #include <unistd.h>
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void nap_1_ms(void)
-{
-    struct timespec time = {0, 1000000};
-    nanosleep(&time, NULL);
-}
-
-static etslock_options patient(void)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = ETSLOCK_INFINITE;
-    options.exec_timeout_ms = ETSLOCK_INFINITE;
-    return options;
-}
-
-static etslock_table *new_table(void)
-{
-    etslock_table *table = NULL;
-    REQUIRE(etslock_table_new(NULL, &table) == ETSLOCK_OK);
-    return table;
-}
 
 static etslock_status acquire(etslock_table *table, const char *key, uint64_t owner,
                               int64_t wait_timeout_ms, etslock_guard **out_guard)
 {
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     options.owner = owner;
     options.wait_timeout_ms = wait_timeout_ms;
     return etslock_acquire(table, key, strlen(key), &options, out_guard);
 }
 
-static etslock_guard *hold(etslock_table *table, const char *key, uint64_t owner)
+static etslock_guard *hold_as(etslock_table *table, const char *key, uint64_t owner)
 {
     etslock_guard *guard = NULL;
     REQUIRE(acquire(table, key, owner, ETSLOCK_INFINITE, &guard) == ETSLOCK_OK);
     return guard;
-}
-
-static uint64_t count_waiters(etslock_table *table, const char *key)
-{
-    etslock_locks *locks = NULL;
-    uint64_t waiters = 0;
-    size_t i;
-    REQUIRE(etslock_lock_table_locks(NULL, table, &locks) == ETSLOCK_OK);
-    for (i = 0; i < etslock_locks_count(locks); i++) {
-        etslock_lock_info info;
-        info.struct_size = sizeof info;
-        REQUIRE(etslock_locks_get(locks, i, &info) == ETSLOCK_OK);
-        if (info.key_len == strlen(key) && memcmp(info.key, key, info.key_len) == 0)
-            waiters = info.waiters;
-    }
-    etslock_locks_free(locks);
-    return waiters;
-}
-
-static size_t count_locks(etslock_table *table)
-{
-    etslock_locks *locks = NULL;
-    size_t count;
-    REQUIRE(etslock_lock_table_locks(NULL, table, &locks) == ETSLOCK_OK);
-    count = etslock_locks_count(locks);
-    etslock_locks_free(locks);
-    return count;
-}
-
-static void await_waiters(etslock_table *table, const char *key, uint64_t wanted)
-{
-    int64_t end = now_ms() + 20000;
-    while (count_waiters(table, key) != wanted) {
-        REQUIRE(now_ms() < end);
-        nap_1_ms();
-    }
-}
-
-static uint64_t count_deadlocks(void)
-{
-    etslock_stats stats;
-    etslock_stats_init(&stats, sizeof stats);
-    REQUIRE(etslock_lock_table_stats(NULL, &stats) == ETSLOCK_OK);
-    return stats.deadlocks;
 }
 
 /* A thread that takes `first`, says so, and waits for `second` for ever. */
@@ -117,7 +44,7 @@ static void *take_both(void *argument)
     etslock_guard *first = NULL;
     etslock_guard *second = NULL;
     if (party->first != NULL)
-        first = hold(party->table, party->first, party->owner);
+        first = hold_as(party->table, party->first, party->owner);
     sem_post(&party->holds);
     party->status = acquire(party->table, party->second, party->owner, ETSLOCK_INFINITE, &second);
     if (party->status == ETSLOCK_OK)
@@ -147,42 +74,35 @@ static void end_party(struct party *party, etslock_status wanted)
     sem_destroy(&party->holds);
 }
 
-static int32_t do_nothing(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
-                          void *user_data)
-{
-    (void)guard, (void)tuples, (void)tuple_count, (void)user_data;
-    return 0;
-}
-
 static void two_threads(void)
 {
     etslock_table *table = new_table();
-    etslock_guard *b = hold(table, "b", 0);
+    etslock_guard *b = hold_as(table, "b", 0);
     etslock_guard *refused = b;
     struct party other;
-    uint64_t deadlocks = count_deadlocks();
+    uint64_t deadlocks = stats_of(NULL).deadlocks;
     int64_t begin;
 
     CASE("C-13: a cycle of two threads: the closer is refused at once, the other goes on");
     start_party(&other, table, "a", "b", 0);
-    await_waiters(table, "b", 1);
+    await_queue(NULL, table, "b", 1);
     begin = now_ms();
     CHECK_STATUS(acquire(table, "a", 0, 60000, &refused), ETSLOCK_DEADLOCK);
     CHECK(now_ms() - begin < 10000);
     CHECK(refused == NULL);
     CHECK_STATUS(acquire(table, "a", 0, ETSLOCK_INFINITE, &refused), ETSLOCK_DEADLOCK);
-    CHECK(count_deadlocks() == deadlocks + 2);
+    CHECK(stats_of(NULL).deadlocks == deadlocks + 2);
 
     CASE("C-13: with a wait timeout of 0 nothing waits");
     CHECK_STATUS(acquire(table, "a", 0, 0, &refused), ETSLOCK_WAIT_TIMEOUT);
     CHECK_STATUS(acquire(table, "b", 0, 0, &refused), ETSLOCK_WAIT_TIMEOUT);
-    CHECK(count_deadlocks() == deadlocks + 2);
-    CHECK(count_waiters(table, "b") == 1 && count_waiters(table, "a") == 0);
+    CHECK(stats_of(NULL).deadlocks == deadlocks + 2);
+    CHECK(queue_length(NULL, table, "b") == 1 && queue_length(NULL, table, "a") == 0);
 
     CASE("C-13: the closer's other calls on the key are refused as well");
     {
         const etslock_key keys[] = {{"free", 4}, {"a", 1}};
-        etslock_options options = patient();
+        etslock_options options = patient(NULL);
         options.run_on = ETSLOCK_RUN_ON_CALLER;
         CHECK_STATUS(etslock_with_lock(table, "a", 1, do_nothing, NULL, &options, NULL),
                      ETSLOCK_DEADLOCK);
@@ -191,28 +111,28 @@ static void two_threads(void)
                      ETSLOCK_DEADLOCK);
         CHECK_STATUS(etslock_acquire_locks(table, keys, 2, &options, &refused), ETSLOCK_DEADLOCK);
         CHECK(refused == NULL);
-        CHECK(count_locks(table) == 2);
+        CHECK(count_locks(NULL, table) == 2);
     }
 
     CHECK_STATUS(etslock_guard_release(b), ETSLOCK_OK);
     end_party(&other, ETSLOCK_OK);
-    CHECK(count_locks(table) == 0);
+    CHECK(count_locks(NULL, table) == 0);
     etslock_table_free(table);
 }
 
 static void three_threads(void)
 {
     etslock_table *table = new_table();
-    etslock_guard *c = hold(table, "c", 0);
+    etslock_guard *c = hold_as(table, "c", 0);
     etslock_guard *guard = NULL;
     struct party one;
     struct party two;
 
     CASE("C-13: a cycle of three threads");
     start_party(&two, table, "b", "c", 0);
-    await_waiters(table, "c", 1);
+    await_queue(NULL, table, "c", 1);
     start_party(&one, table, "a", "b", 0);
-    await_waiters(table, "b", 1);
+    await_queue(NULL, table, "b", 1);
     CHECK_STATUS(acquire(table, "a", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(etslock_guard_release(c), ETSLOCK_OK);
@@ -230,7 +150,7 @@ static void a_key_of_several(void)
     const etslock_key keys[] = {{"a", 1}, {"a2", 2}, {"a3", 2}};
     static const char *const names[] = {"a", "a2", "a3"};
     etslock_table *table = new_table();
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     size_t i;
 
     CASE("C-13: a cycle through any key of a guard with several");
@@ -240,7 +160,7 @@ static void a_key_of_several(void)
         struct party other;
         CHECK_STATUS(etslock_acquire_locks(table, keys, 3, &options, &several), ETSLOCK_OK);
         start_party(&other, table, "b", names[i], 0);
-        await_waiters(table, names[i], 1);
+        await_queue(NULL, table, names[i], 1);
         CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
         CHECK_STATUS(etslock_guard_release(several), ETSLOCK_OK);
         end_party(&other, ETSLOCK_OK);
@@ -262,7 +182,7 @@ static int32_t go_deeper(etslock_guard *guard, const etslock_tuple *tuples, size
                          void *user_data)
 {
     struct nest *nest = user_data;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     (void)guard, (void)tuples, (void)tuple_count;
     options.run_on = nest->run_on;
     nest->entered++;
@@ -285,7 +205,7 @@ static void own_key_in_nested_callbacks(void)
     static const char *const path[] = {"a", "b", "c", NULL};
     static const char *const wanted[] = {"a", "b", "c", "mine", "d"};
     etslock_table *table = new_table();
-    etslock_guard *mine = hold(table, "mine", 0);
+    etslock_guard *mine = hold_as(table, "mine", 0);
     size_t i;
 
     CASE("C-13: a callback's wait for a key of its call, or of who waits for it, at any depth");
@@ -299,12 +219,12 @@ static void own_key_in_nested_callbacks(void)
         go_deeper(NULL, NULL, 0, &nest);
         CHECK(nest.entered == 4);
         CHECK_STATUS(nest.status, strcmp(nest.wanted, "d") == 0 ? ETSLOCK_OK : ETSLOCK_DEADLOCK);
-        CHECK(count_locks(table) == 1);
+        CHECK(count_locks(NULL, table) == 1);
     }
 
     CASE("C-13: a call for a key that the calling thread holds itself");
     {
-        etslock_options options = patient();
+        etslock_options options = patient(NULL);
         CHECK_STATUS(etslock_with_lock(table, "mine", 4, do_nothing, NULL, &options, NULL),
                      ETSLOCK_DEADLOCK);
         options.run_on = ETSLOCK_RUN_ON_CALLER;
@@ -323,7 +243,7 @@ static int32_t close_the_cycle(etslock_guard *guard, const etslock_tuple *tuples
     etslock_guard *inner = NULL;
     (void)guard, (void)tuples, (void)tuple_count;
     nest->entered++;
-    await_waiters(nest->table, "b", 1);
+    await_queue(NULL, nest->table, "b", 1);
     nest->status = acquire(nest->table, "a", 0, ETSLOCK_INFINITE, &inner);
     return 0;
 }
@@ -332,11 +252,10 @@ static int32_t say_held_then_take_b(etslock_guard *guard, const etslock_tuple *t
                                     size_t tuple_count, void *user_data)
 {
     struct party *party = user_data;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     (void)guard, (void)tuples, (void)tuple_count;
     sem_post(&party->holds);
-    while (count_locks(party->table) < 2)
-        nap_1_ms();
+    WAIT_UNTIL(count_locks(NULL, party->table) == 2);
     party->status = etslock_with_lock(party->table, "b", 1, do_nothing, NULL, &options, NULL);
     return 0;
 }
@@ -344,7 +263,7 @@ static int32_t say_held_then_take_b(etslock_guard *guard, const etslock_tuple *t
 static void *take_both_in_callbacks(void *argument)
 {
     struct party *party = argument;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     options.run_on = party->run_on;
     CHECK_STATUS(etslock_with_lock(party->table, "a", 1, say_held_then_take_b, party, &options,
                                    NULL),
@@ -361,7 +280,7 @@ static void two_callbacks(void)
     for (i = 0; i < 4; i++) {
         struct party party;
         struct nest nest;
-        etslock_options options = patient();
+        etslock_options options = patient(NULL);
         memset(&party, 0, sizeof party);
         memset(&nest, 0, sizeof nest);
         party.table = nest.table = table;
@@ -376,7 +295,7 @@ static void two_callbacks(void)
         CHECK_STATUS(nest.status, ETSLOCK_DEADLOCK);
         end_party(&party, ETSLOCK_OK);
     }
-    CHECK(count_locks(table) == 0);
+    CHECK(count_locks(NULL, table) == 0);
     etslock_table_free(table);
 }
 
@@ -396,8 +315,8 @@ static int32_t wait_for_c(etslock_guard *guard, const etslock_tuple *tuples, siz
 static void *hold_a_and_call_under_b(void *argument)
 {
     struct party *party = argument;
-    etslock_options options = patient();
-    etslock_guard *a = hold(party->table, "a", 0);
+    etslock_options options = patient(NULL);
+    etslock_guard *a = hold_as(party->table, "a", 0);
     CHECK_STATUS(etslock_with_lock(party->table, "b", 1, wait_for_c, party, &options, NULL),
                  ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(a), ETSLOCK_OK);
@@ -407,7 +326,7 @@ static void *hold_a_and_call_under_b(void *argument)
 static void a_cycle_through_a_waiting_caller(void)
 {
     etslock_table *table = new_table();
-    etslock_guard *c = hold(table, "c", 0);
+    etslock_guard *c = hold_as(table, "c", 0);
     etslock_guard *guard = NULL;
     struct party party;
 
@@ -416,7 +335,7 @@ static void a_cycle_through_a_waiting_caller(void)
     party.table = table;
     REQUIRE(sem_init(&party.holds, 0, 0) == 0);
     REQUIRE(pthread_create(&party.thread, NULL, hold_a_and_call_under_b, &party) == 0);
-    await_waiters(table, "c", 1);
+    await_queue(NULL, table, "c", 1);
     CHECK_STATUS(acquire(table, "a", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(etslock_guard_release(c), ETSLOCK_OK);
@@ -427,7 +346,7 @@ static void a_cycle_through_a_waiting_caller(void)
 static void logical_owners(void)
 {
     etslock_table *table = new_table();
-    etslock_guard *a = hold(table, "a", 7);
+    etslock_guard *a = hold_as(table, "a", 7);
     etslock_guard *b;
     etslock_guard *guard = NULL;
     struct party party;
@@ -446,23 +365,23 @@ static void logical_owners(void)
     end_party(&party, ETSLOCK_DEADLOCK);
 
     CASE("C-13: a cycle of logical owners, one of them spread over two threads");
-    b = hold(table, "b", 8);
+    b = hold_as(table, "b", 8);
     start_party(&party, table, NULL, "b", 7);
-    await_waiters(table, "b", 1);
+    await_queue(NULL, table, "b", 1);
     CHECK_STATUS(acquire(table, "a", 8, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(etslock_guard_release(b), ETSLOCK_OK);
     end_party(&party, ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(a), ETSLOCK_OK);
 
     CASE("C-13: a logical owner and a thread");
-    a = hold(table, "a", 0);
+    a = hold_as(table, "a", 0);
     start_party(&party, table, "b", "a", 9);
-    await_waiters(table, "a", 1);
+    await_queue(NULL, table, "a", 1);
     CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(acquire(table, "b", 10, 20, &guard), ETSLOCK_WAIT_TIMEOUT);
     CHECK_STATUS(etslock_guard_release(a), ETSLOCK_OK);
     end_party(&party, ETSLOCK_OK);
-    CHECK(count_locks(table) == 0);
+    CHECK(count_locks(NULL, table) == 0);
     etslock_table_free(table);
 }
 
@@ -480,8 +399,8 @@ static int32_t take_own_keys(etslock_guard *guard, const etslock_tuple *tuples,
 static void the_callback_of_a_logical_owner(void)
 {
     etslock_table *table = new_table();
-    etslock_guard *mine = hold(table, "mine", 7);
-    etslock_options options = patient();
+    etslock_guard *mine = hold_as(table, "mine", 7);
+    etslock_options options = patient(NULL);
     int run_on;
 
     CASE("C-13: the owner of a callback is its call, with the logical owner that waits for it");
@@ -498,23 +417,23 @@ static void the_callback_of_a_logical_owner(void)
 static void no_owner(void)
 {
     etslock_table *table = new_table();
-    etslock_guard *a = hold(table, "a", ETSLOCK_OWNER_NONE);
+    etslock_guard *a = hold_as(table, "a", ETSLOCK_OWNER_NONE);
     etslock_guard *b;
     etslock_guard *guard = NULL;
     struct party party;
-    uint64_t deadlocks = count_deadlocks();
+    uint64_t deadlocks = stats_of(NULL).deadlocks;
     int64_t begin = now_ms();
 
     CASE("C-13: ETSLOCK_OWNER_NONE takes no part: a wait lasts until its timeout");
     CHECK_STATUS(acquire(table, "a", ETSLOCK_OWNER_NONE, 50, &guard), ETSLOCK_WAIT_TIMEOUT);
     CHECK(now_ms() - begin >= 48);
     CHECK_STATUS(acquire(table, "a", 0, 20, &guard), ETSLOCK_WAIT_TIMEOUT);
-    b = hold(table, "b", 0);
+    b = hold_as(table, "b", 0);
     CHECK_STATUS(acquire(table, "b", ETSLOCK_OWNER_NONE, 20, &guard), ETSLOCK_WAIT_TIMEOUT);
     start_party(&party, table, "c", "b", ETSLOCK_OWNER_NONE);
-    await_waiters(table, "b", 1);
+    await_queue(NULL, table, "b", 1);
     CHECK_STATUS(acquire(table, "c", 0, 20, &guard), ETSLOCK_WAIT_TIMEOUT);
-    CHECK(count_deadlocks() == deadlocks);
+    CHECK(stats_of(NULL).deadlocks == deadlocks);
     CHECK_STATUS(etslock_guard_release(b), ETSLOCK_OK);
     end_party(&party, ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(a), ETSLOCK_OK);
@@ -524,18 +443,18 @@ static void no_owner(void)
 static void a_revoked_guard_leaves_the_graph(void)
 {
     etslock_table *table = new_table();
-    etslock_guard *a = hold(table, "a", 0);
+    etslock_guard *a = hold_as(table, "a", 0);
     etslock_guard *successor = NULL;
     etslock_guard *guard = NULL;
     struct party party;
 
     CASE("C-13: a revoked guard leaves the graph at once");
     start_party(&party, table, "b", "a", 0);
-    await_waiters(table, "a", 1);
+    await_queue(NULL, table, "a", 1);
     CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(etslock_lock_table_force_release(NULL, table, "b", 1), ETSLOCK_OK);
     /* The party waits on with a guard that is worth nothing; "b" belongs to somebody else. */
-    successor = hold(table, "b", 99);
+    successor = hold_as(table, "b", 99);
     CHECK_STATUS(acquire(table, "b", 0, 20, &guard), ETSLOCK_WAIT_TIMEOUT);
     CHECK_STATUS(etslock_guard_release(successor), ETSLOCK_OK);
     CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_OK);
@@ -575,9 +494,9 @@ static void post_waited(void *user_data)
 static void an_abandoned_callback_leaves_the_graph(void)
 {
     etslock_table *table = new_table();
-    etslock_guard *mine = hold(table, "mine", 0);
+    etslock_guard *mine = hold_as(table, "mine", 0);
     etslock_guard *guard = NULL;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     struct outliving outliving;
 
     CASE("C-13: nobody waits for an abandoned callback, and it holds nothing");
@@ -589,7 +508,7 @@ static void an_abandoned_callback_leaves_the_graph(void)
     CHECK_STATUS(etslock_with_lock(table, "a", 1, outlive, &outliving, &options, NULL),
                  ETSLOCK_EXEC_TIMEOUT);
     sem_post(&outliving.may_wait);
-    await_waiters(table, "mine", 1);
+    await_queue(NULL, table, "mine", 1);
     CHECK_STATUS(acquire(table, "a", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(mine), ETSLOCK_OK);
@@ -658,7 +577,7 @@ static void *run_crowd(void *argument)
         }
         crowd->second = crowd_keys[second];
         if (crowd->nested) {
-            etslock_options options = patient();
+            etslock_options options = patient(NULL);
             options.run_on = crowd->run_on;
             check_crowd_status(crowd, etslock_with_lock(crowd->table, crowd_keys[first], 1,
                                                         take_second_inside, crowd, &options,
@@ -696,17 +615,17 @@ static void run_crowds(int ascending, int nested)
         REQUIRE(pthread_join(crowds[i].thread, NULL) == 0);
         CHECK(crowds[i].finished == PAIRS);
     }
-    CHECK(count_locks(table) == 0);
+    CHECK(count_locks(NULL, table) == 0);
     etslock_table_free(table);
 }
 
 static void crowds(void)
 {
-    uint64_t deadlocks = count_deadlocks();
+    uint64_t deadlocks = stats_of(NULL).deadlocks;
     CASE("C-13: no false alarm: pairs in ascending order never see a deadlock");
     run_crowds(1, 0);
     run_crowds(1, 1);
-    CHECK(count_deadlocks() == deadlocks);
+    CHECK(stats_of(NULL).deadlocks == deadlocks);
     CASE("C-13: pairs in random order always end, with OK or DEADLOCK");
     run_crowds(0, 0);
     run_crowds(0, 1);

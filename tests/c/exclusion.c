@@ -17,7 +17,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <time.h>
 
 enum { THREADS = 8, KEYS = 4, AMPLE_MS = 60000 };
 
@@ -63,20 +62,6 @@ static etslock_table *table;
 static uint64_t seed = 20240607;
 static uint64_t overlaps;       /* accusations of the lock */
 static uint64_t given, returned; /* jobs handed to the library, and freed by it */
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void sleep_us(long us)
-{
-    struct timespec pause = {0, 0};
-    pause.tv_nsec = us * 1000;
-    nanosleep(&pause, NULL);
-}
 
 static uint64_t load(const uint64_t *word)
 {
@@ -289,10 +274,7 @@ static void prepare_keys(void)
 /* Abandoned callbacks still use the slots. */
 static void await_all_callbacks(void)
 {
-    int64_t end = now_ms() + AMPLE_MS;
-    while (load(&returned) != load(&given) && now_ms() < end)
-        sleep_us(1000);
-    REQUIRE(load(&returned) == load(&given));
+    WAIT_UNTIL(load(&returned) == load(&given));
 }
 
 static void check_counters(const struct round *round)
@@ -355,8 +337,7 @@ static void play_round(const struct round *round)
 
 int main(int argc, char **argv)
 {
-    const char *scale = getenv("ETSLOCK_TEST_SCALE");
-    long length_ms = scale != NULL && strcmp(scale, "small") == 0 ? 400 : 1500;
+    long length_ms = is_small_scale() ? 400 : 1500;
     struct round strict = {1, 0, 0}, hasty = {0, 0, 0};
     struct round no_lock_strict = {1, 1, 5000}, no_lock_hasty = {0, 1, 5000};
     strict.length_ms = hasty.length_ms = length_ms;

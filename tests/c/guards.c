@@ -4,10 +4,10 @@
  * rounding; upper bounds are wide, since the machine may be busy.
  */
 #include "check.h"
+#include "locks.h"
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
 
 #define KEY "k", 1
 
@@ -20,56 +20,22 @@ enum {
 
 static const int32_t run_ons[] = {ETSLOCK_RUN_ON_WORKER, ETSLOCK_RUN_ON_CALLER};
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static etslock_options options_of(int64_t wait_ms, int64_t exec_ms, int64_t fail_ms)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = wait_ms;
-    options.exec_timeout_ms = exec_ms;
-    options.fail_timeout_ms = fail_ms;
-    return options;
-}
-
-static etslock_table *new_table(int32_t type)
-{
-    etslock_table_options options;
-    etslock_table *table = NULL;
-    etslock_table_options_init(&options, sizeof options);
-    options.type = type;
-    REQUIRE(etslock_table_new(&options, &table) == ETSLOCK_OK);
-    return table;
-}
-
 static etslock_table *table_with(const char *value)
 {
-    etslock_table *table = new_table(ETSLOCK_SET);
+    etslock_table *table = new_table();
     REQUIRE(etslock_table_insert(table, KEY, value, strlen(value)) == ETSLOCK_OK);
     return table;
 }
 
 static etslock_guard *acquired(etslock_table *table, int64_t exec_ms, int64_t fail_ms)
 {
-    etslock_options options = options_of(0, exec_ms, fail_ms);
-    etslock_guard *guard = NULL;
-    REQUIRE(etslock_acquire(table, KEY, &options, &guard) == ETSLOCK_OK);
-    return guard;
+    return hold_with(options_of(0, exec_ms, fail_ms), table, "k");
 }
 
 /* Whether nobody holds the key: a try-lock gets it. */
 static int is_free(etslock_table *table)
 {
-    etslock_options options = options_of(0, AMPLE_MS, AMPLE_MS);
-    etslock_guard *guard = NULL;
-    if (etslock_acquire(table, KEY, &options, &guard) != ETSLOCK_OK)
-        return 0;
-    return etslock_guard_cancel(guard) == ETSLOCK_OK;
+    return try_lock(table, "k") == ETSLOCK_OK;
 }
 
 static etslock_status revoke(etslock_table *table)
@@ -332,7 +298,7 @@ static void replay_at_commit(void)
     size_t i;
     for (i = 0; i < sizeof replays / sizeof *replays; i++) {
         const struct replay *replay = &replays[i];
-        etslock_table *table = new_table(replay->type);
+        etslock_table *table = new_table_of(replay->type);
         etslock_guard *guard;
         int right;
         apply(table, NULL, replay->before);
@@ -782,7 +748,7 @@ static void sleep_and_revocation(void)
     pthread_t thread;
     REQUIRE(pthread_create(&thread, NULL, sleep_long, guard) == 0);
     /* Mostly after the thread has fallen asleep; right in either order. */
-    nanosleep(&(struct timespec){0, 50 * 1000000}, NULL);
+    sleep_ms(50);
     CHECK_STATUS(revoke(table), ETSLOCK_OK);
     pthread_join(thread, NULL);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_REVOKED);
@@ -1009,11 +975,9 @@ static int number_under(etslock_table *table, const char *key)
 static void *revoke_after_delay(void *user_data)
 {
     struct revoker *revoker = user_data;
-    struct timespec delay = {0, 0};
     etslock_status status;
-    delay.tv_nsec = (long)(revoker->delay_us * 1000);
     sem_wait(&revoker->start);
-    nanosleep(&delay, NULL);
+    sleep_us(revoker->delay_us);
     status = etslock_lock_table_force_release(NULL, revoker->table, revoker->keys[0], KEY_LEN);
     CHECK(status == ETSLOCK_OK || status == ETSLOCK_NOT_FOUND);
     revoker->first = number_under(revoker->table, revoker->keys[0]);
@@ -1021,24 +985,16 @@ static void *revoke_after_delay(void *user_data)
     return NULL;
 }
 
-static int64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 /* A commit of many keys takes long enough to be met halfway by a revocation. */
 static void commits_under_way(void)
 {
     static char names[MOST_KEYS][KEY_LEN];
     static etslock_key keys[MOST_KEYS];
-    const char *scale = getenv("ETSLOCK_TEST_SCALE");
-    int small = scale != NULL && strcmp(scale, "small") == 0;
+    int small = is_small_scale();
     size_t key_count = small ? 200 : MOST_KEYS;
     int attempts = small ? 10 : 40;
     etslock_options options = options_of(AMPLE_MS, ETSLOCK_INFINITE, ETSLOCK_INFINITE);
-    etslock_table *table = new_table(ETSLOCK_SET);
+    etslock_table *table = new_table();
     int64_t commit_us = 0;
     int value = 0;
     size_t i;

@@ -4,58 +4,19 @@
  * A killed callback sleeps for ten minutes: nothing but the cancellation ends it in time.
  */
 #include "check.h"
+#include "locks.h"
+#include "processes.h"
+#include "threads.h"
 
-#include <pthread.h>
-#include <semaphore.h>
-#include <time.h>
-#include <unistd.h>
+#include <sched.h>
 
 /* Enough for a worker to start the callback on a busy machine: one that never ran would not be
  * killed. */
 enum { EXEC_MS = 300 };
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void nap_1_ms(void)
-{
-    struct timespec time = {0, 1000000};
-    nanosleep(&time, NULL);
-}
-
 static void sleep_for_ever(void)
 {
-    struct timespec time = {600, 0};
-    nanosleep(&time, NULL);
-}
-
-/* The wait ends within 20 seconds, one way or the other. */
-static int wait_for(sem_t *semaphore)
-{
-    struct timespec end;
-    clock_gettime(CLOCK_REALTIME, &end);
-    end.tv_sec += 20;
-    return sem_timedwait(semaphore, &end) == 0;
-}
-
-static etslock_stats get_stats(void)
-{
-    etslock_stats stats;
-    etslock_stats_init(&stats, sizeof stats);
-    REQUIRE(etslock_lock_table_stats(NULL, &stats) == ETSLOCK_OK);
-    return stats;
-}
-
-static void await_abandoned(uint64_t wanted)
-{
-    int64_t end = now_ms() + 20000;
-    while (get_stats().abandoned != wanted && now_ms() < end)
-        nap_1_ms();
-    CHECK(get_stats().abandoned == wanted);
+    sleep_ms(600000);
 }
 
 /* What a callback and its test share. Outlives every callback of its test. */
@@ -112,16 +73,6 @@ static etslock_options killing(int64_t exec_timeout_ms)
     return options;
 }
 
-static int is_free(etslock_table *table, const char *key)
-{
-    etslock_options options;
-    etslock_guard *guard = NULL;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = 0;
-    return etslock_acquire(table, key, strlen(key), &options, &guard) == ETSLOCK_OK
-           && etslock_guard_cancel(guard) == ETSLOCK_OK;
-}
-
 static void clean_up(void *argument)
 {
     struct scene *scene = argument;
@@ -172,7 +123,7 @@ static void a_blocked_callback_is_killed(etslock_table *table)
     for (i = 0; i < 2; i++) {
         struct scene scene;
         etslock_result result;
-        uint64_t exec_timeouts = get_stats().exec_timeouts;
+        uint64_t exec_timeouts = stats_of(NULL).exec_timeouts;
         int64_t begin;
         begin_scene(&scene, table);
         REQUIRE(pipe(scene.pipe) == 0);
@@ -183,8 +134,8 @@ static void a_blocked_callback_is_killed(etslock_table *table)
                      ETSLOCK_EXEC_TIMEOUT);
         CHECK(now_ms() - begin >= EXEC_MS - 2);
         CHECK(result.code == 0 && result.data == NULL);
-        CHECK(is_free(table, "k"));
-        CHECK(get_stats().exec_timeouts == exec_timeouts + 1);
+        CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
+        CHECK(stats_of(NULL).exec_timeouts == exec_timeouts + 1);
         CHECK(wait_for(&scene.started));
         CHECK(wait_for(&scene.cleaned));
         CHECK_STATUS(scene.seen, ETSLOCK_REVOKED);
@@ -230,7 +181,7 @@ static void a_cleanup_handler_gives_back_a_guard(etslock_table *table)
                  ETSLOCK_EXEC_TIMEOUT);
     CHECK(wait_for(&scene.cleaned));
     CHECK_STATUS(scene.seen, ETSLOCK_OK);
-    CHECK(is_free(table, "inner"));
+    CHECK_STATUS(try_lock(table, "inner"), ETSLOCK_OK);
     CHECK_STATUS(etslock_table_member(table, "inner", 5), ETSLOCK_OK);
     end_scene(&scene);
 }
@@ -302,7 +253,7 @@ static void a_loop_is_abandoned(etslock_table *table)
     REQUIRE(pthread_join(next.thread, NULL) == 0);
     CHECK_STATUS(caller.status, ETSLOCK_EXEC_TIMEOUT);
     CHECK_STATUS(next.status, ETSLOCK_OK);
-    CHECK(get_stats().abandoned == 1);
+    CHECK(stats_of(NULL).abandoned == 1);
     CHECK(__atomic_load_n(&scene.freed_count, __ATOMIC_SEQ_CST) == 0);
 
     CASE("C-13: an abandoned callback starves no other call");
@@ -310,7 +261,7 @@ static void a_loop_is_abandoned(etslock_table *table)
     options.exec_timeout_ms = 0;
     CHECK_STATUS(etslock_with_lock(table, "other", 5, loop_until_told, NULL, &options, &result),
                  ETSLOCK_EXEC_TIMEOUT);
-    CHECK(is_free(table, "k"));
+    CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
 
     __atomic_store_n(&scene.stop, 1, __ATOMIC_RELEASE);
     CHECK(wait_for(&scene.freed));
@@ -376,16 +327,15 @@ static void a_library_wait_is_not_cut(etslock_table *table)
     REQUIRE(etslock_acquire(table, "inner", 5, &holding, &inner) == ETSLOCK_OK);
     CHECK_STATUS(etslock_with_lock(table, "k", 1, wait_in_the_library, &scene, &options, NULL),
                  ETSLOCK_EXEC_TIMEOUT);
-    while (get_stats().waiting != 1)
-        nap_1_ms();
-    CHECK(get_stats().abandoned == 1);
+    await_waiting(NULL, 1);
+    CHECK(stats_of(NULL).abandoned == 1);
     CHECK_STATUS(etslock_guard_release(inner), ETSLOCK_OK);
     CHECK(wait_for(&scene.started));
     CHECK_STATUS(scene.seen, ETSLOCK_OK);
-    CHECK(!is_free(table, "inner"));
+    CHECK_STATUS(try_lock(table, "inner"), ETSLOCK_WAIT_TIMEOUT);
     end_scene(&scene);
     CHECK_STATUS(etslock_guard_release(scene.inner), ETSLOCK_OK);
-    CHECK(is_free(table, "inner"));
+    CHECK_STATUS(try_lock(table, "inner"), ETSLOCK_OK);
 }
 
 static int32_t exit_thread(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
@@ -425,7 +375,7 @@ static void a_callback_that_ends_its_thread(etslock_table *table)
                      ETSLOCK_CALLBACK_FAILED);
         CHECK(result.data == NULL && result.data_len == 0);
         etslock_result_free(&result);
-        CHECK(is_free(table, "k"));
+        CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
         CHECK_STATUS(etslock_table_member(table, "k", 1), ETSLOCK_NOT_FOUND);
         CHECK(sem_trywait(&scene.cleaned) == 0);
 
@@ -455,7 +405,6 @@ static void many_kills(etslock_table *table)
 {
     struct scene scene;
     etslock_options options = killing(5);
-    int64_t end;
     int i;
 
     CASE("C-11: kill after kill leaves no thread and no data behind");
@@ -469,41 +418,10 @@ static void many_kills(etslock_table *table)
         CHECK(wait_for(&scene.freed));
     await_abandoned(0);
     CHECK(__atomic_load_n(&scene.freed_count, __ATOMIC_SEQ_CST) == 20);
-    for (end = now_ms() + 20000; get_stats().workers > 4 && now_ms() < end;)
-        nap_1_ms();
-    CHECK(get_stats().workers <= 4);
+    WAIT_UNTIL(stats_of(NULL).workers <= 4);
     sem_destroy(&scene.started);
     sem_destroy(&scene.cleaned);
     sem_destroy(&scene.freed);
-}
-
-/* Sanitizers and valgrind keep memory for their own purposes: they look for leaks themselves. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
-static int memory_can_be_measured(void)
-{
-    const char *preload = getenv("LD_PRELOAD");
-    return !SANITIZED && (preload == NULL || strstr(preload, "vgpreload") == NULL);
-}
-
-static long resident_bytes(void)
-{
-    long total = 0;
-    long resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    REQUIRE(file != NULL);
-    REQUIRE(fscanf(file, "%ld %ld", &total, &resident) == 2);
-    fclose(file);
-    return resident * sysconf(_SC_PAGESIZE);
 }
 
 static int32_t exit_at_once(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
@@ -550,7 +468,7 @@ static void bad_option(etslock_table *table)
     CHECK_STATUS(etslock_with_lock(table, "k", 1, return_seven, &scene, &options, NULL),
                  ETSLOCK_ERR_INVALID);
     CHECK(scene.freed_count == 1);
-    CHECK(is_free(table, "k"));
+    CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
     end_scene(&scene);
 }
 
@@ -568,7 +486,7 @@ int main(void)
     many_kills(table);
     ended_threads_leave_no_memory(table);
     bad_option(table);
-    CHECK(get_stats().held == 0 && get_stats().waiting == 0);
+    CHECK(stats_of(NULL).held == 0 && stats_of(NULL).waiting == 0);
     etslock_table_free(table);
     return check_report();
 }

@@ -1,6 +1,7 @@
 // kill_cpp.cpp - C++ destructors on a callback's stack run when its thread is killed, or ends
 // itself. Checks C-11 and C-17.
 #include "check.h"
+#include "locks.h"
 
 #include <chrono>
 #include <condition_variable>
@@ -11,7 +12,6 @@
 
 #include <cxxabi.h>
 #include <pthread.h>
-#include <time.h>
 #include <unistd.h>
 
 namespace {
@@ -62,8 +62,7 @@ extern "C" void note_free(void *user_data)
 
 void sleep_for_ever()
 {
-    struct timespec time = {600, 0};
-    nanosleep(&time, nullptr);
+    sleep_ms(600000);
 }
 
 void sleep_deeper(Scene *scene)
@@ -156,16 +155,6 @@ etslock_options killing(int64_t exec_timeout_ms)
     return options;
 }
 
-bool is_free(const char *key)
-{
-    etslock_options options;
-    etslock_guard *guard = nullptr;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = 0;
-    return etslock_acquire(shared_table, key, strlen(key), &options, &guard) == ETSLOCK_OK
-           && etslock_guard_cancel(guard) == ETSLOCK_OK;
-}
-
 void run(etslock_callback callback, int64_t exec_timeout_ms, etslock_status wanted,
          const std::vector<std::string> &wanted_events)
 {
@@ -173,7 +162,7 @@ void run(etslock_callback callback, int64_t exec_timeout_ms, etslock_status want
     etslock_options options = killing(exec_timeout_ms);
     CHECK_STATUS(etslock_with_lock(shared_table, "k", 1, callback, &scene, &options, nullptr),
                  wanted);
-    CHECK(is_free("k"));
+    CHECK_STATUS(try_lock(shared_table, "k"), ETSLOCK_OK);
     REQUIRE(scene.wait_until_freed());
     std::lock_guard<std::mutex> lock(scene.mutex);
     CHECK(scene.events == wanted_events);
@@ -196,7 +185,7 @@ int main()
 
     CASE("C-11: a destructor may call the library while its thread is killed");
     run(hold_another_and_sleep, exec_ms, ETSLOCK_EXEC_TIMEOUT, {"outer"});
-    CHECK(is_free("inner"));
+    CHECK_STATUS(try_lock(shared_table, "inner"), ETSLOCK_OK);
 
     CASE("C-17: destructors run when a callback ends its thread");
     run(exit_with_destructors, ETSLOCK_INFINITE, ETSLOCK_CALLBACK_FAILED, {"inner", "outer"});

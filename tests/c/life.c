@@ -4,71 +4,12 @@
  * Child processes have an alarm of their own: one that hangs is reported as failed.
  */
 #include "check.h"
+#include "locks.h"
+#include "processes.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void nap(int64_t ms)
-{
-    struct timespec time;
-    time.tv_sec = (time_t)(ms / 1000);
-    time.tv_nsec = (long)(ms % 1000) * 1000000;
-    nanosleep(&time, NULL);
-}
-
-static etslock_options patient(void)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = ETSLOCK_INFINITE;
-    options.exec_timeout_ms = ETSLOCK_INFINITE;
-    return options;
-}
-
-static etslock_table *new_table(const char *name)
-{
-    etslock_table_options options;
-    etslock_table *table = NULL;
-    etslock_table_options_init(&options, sizeof options);
-    options.name = name;
-    REQUIRE(etslock_table_new(&options, &table) == ETSLOCK_OK);
-    return table;
-}
-
-static etslock_guard *hold(etslock_table *table, const char *key)
-{
-    etslock_options options = patient();
-    etslock_guard *guard = NULL;
-    REQUIRE(etslock_acquire(table, key, strlen(key), &options, &guard) == ETSLOCK_OK);
-    return guard;
-}
-
-static etslock_stats get_stats(void)
-{
-    etslock_stats stats;
-    etslock_stats_init(&stats, sizeof stats);
-    REQUIRE(etslock_lock_table_stats(NULL, &stats) == ETSLOCK_OK);
-    return stats;
-}
-
-static void await_waiting(uint64_t wanted)
-{
-    int64_t end = now_ms() + 20000;
-    while (get_stats().waiting != wanted) {
-        REQUIRE(now_ms() < end);
-        nap(1);
-    }
-}
 
 static void take_k(etslock_table *table)
 {
@@ -79,7 +20,7 @@ static void take_k(etslock_table *table)
 
 static void check_nothing_is_left(void)
 {
-    etslock_stats stats = get_stats();
+    etslock_stats stats = stats_of(NULL);
     CHECK(stats.held == 0);
     CHECK(stats.waiting == 0);
     CHECK(stats.abandoned == 0);
@@ -122,7 +63,7 @@ static int32_t write_in_callback(etslock_guard *guard, const etslock_tuple *tupl
     if (call->stay) {
         /* On a caller's thread that is being cancelled: three cancellation points. */
         sem_wait(&call->leave);
-        nap(1);
+        sleep_ms(1);
         pthread_testcancel();
     }
     call->inside = etslock_guard_insert(guard, "k", 1, "v", 1);
@@ -134,7 +75,7 @@ static void *make_call(void *argument)
 {
     static const etslock_key keys[] = {{"k", 1}, {"k2", 2}};
     struct call *call = argument;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
     int64_t begin = now_ms();
 
@@ -204,7 +145,7 @@ static void end_call(struct call *call, int cancelled, etslock_status wanted)
 
 static void cancelled_while_waiting_for_a_lock(void)
 {
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     int way;
 
     for (way = ACQUIRE; way < WAYS; way++) {
@@ -213,10 +154,10 @@ static void cancelled_while_waiting_for_a_lock(void)
 
         CASE("C-5: a thread cancelled while it waits for a lock waits on, and gets it");
         start_call(&call, table, (enum way)way, 0, ETSLOCK_INFINITE);
-        await_waiting(1);
+        await_waiting(NULL, 1);
         REQUIRE(pthread_cancel(call.thread) == 0);
-        nap(20); /* time for a wrong library to give up */
-        CHECK(get_stats().waiting == 1);
+        sleep_ms(20); /* time for a wrong library to give up */
+        CHECK(stats_of(NULL).waiting == 1);
         CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
         end_call(&call, 1, ETSLOCK_OK);
         CHECK_STATUS(etslock_table_member(table, "k", 1), ETSLOCK_OK);
@@ -241,7 +182,7 @@ static void cancelled_while_waiting_for_a_lock(void)
 static void cancelled_during_the_callback(void)
 {
     static const enum way ways[] = {ON_WORKER, ON_CALLER};
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     int i;
 
     for (i = 0; i < 2; i++) {
@@ -260,8 +201,8 @@ static void cancelled_during_the_callback(void)
 
 static void the_cancel_state_is_restored(void)
 {
-    etslock_table *table = new_table(NULL);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     struct call call;
     int state = -1;
 
@@ -292,7 +233,7 @@ struct vanishing {
 static void *acquire_and_vanish(void *argument)
 {
     struct vanishing *vanishing = argument;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     options.exec_timeout_ms = vanishing->exec_timeout_ms;
     options.fail_timeout_ms = vanishing->fail_timeout_ms;
     CHECK_STATUS(etslock_acquire(vanishing->table, "k", 1, &options, &vanishing->guard),
@@ -317,8 +258,8 @@ static etslock_guard *acquire_on_a_thread_that_ends(etslock_table *table, int64_
 
 static void holders_that_vanish(void)
 {
-    etslock_table *table = new_table(NULL);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     etslock_guard *lost;
     etslock_guard *guard = NULL;
     int64_t begin;
@@ -375,7 +316,7 @@ static void holders_that_vanish(void)
 
 static void a_table_is_freed_in_the_middle(void)
 {
-    etslock_table *table = new_table("life: freed");
+    etslock_table *table = new_table_named("life: freed");
     etslock_table *spare = NULL;
     etslock_guard *guard = hold(table, "guard");
     etslock_tuples *tuples = NULL;
@@ -393,7 +334,7 @@ static void a_table_is_freed_in_the_middle(void)
     REQUIRE(sem_wait(&running.entered) == 0);
     for (way = ACQUIRE; way < WAYS; way++)
         start_call(&waiting[way], table, (enum way)way, 0, ETSLOCK_INFINITE);
-    await_waiting(WAYS);
+    await_waiting(NULL, WAYS);
     etslock_table_free(table);
     for (way = ACQUIRE; way < WAYS; way++)
         end_call(&waiting[way], 0, ETSLOCK_CLOSED);
@@ -488,9 +429,9 @@ static int32_t run_away(etslock_guard *guard, const etslock_tuple *tuples, size_
 
 static void exit_with_a_runaway_callback(void)
 {
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     options.exec_timeout_ms = 50;
-    child_table = new_table(NULL);
+    child_table = new_table();
     if (etslock_with_lock(child_table, "k", 1, run_away, NULL, &options, NULL)
         != ETSLOCK_EXEC_TIMEOUT)
         exit(1);
@@ -508,17 +449,17 @@ static int32_t exit_in_callback(etslock_guard *guard, const etslock_tuple *tuple
 static void exit_inside_a_worker(void)
 {
     static int code = 12;
-    etslock_options options = patient();
-    child_table = new_table(NULL);
+    etslock_options options = patient(NULL);
+    child_table = new_table();
     etslock_with_lock(child_table, "k", 1, exit_in_callback, &code, &options, NULL);
 }
 
 static void exit_inside_a_callers_callback(void)
 {
     static int code = 13;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     options.run_on = ETSLOCK_RUN_ON_CALLER;
-    child_table = new_table(NULL);
+    child_table = new_table();
     etslock_with_lock(child_table, "k", 1, exit_in_callback, &code, &options, NULL);
 }
 
@@ -527,7 +468,7 @@ static etslock_guard *volatile child_guard; /* volatile: else it is optimised aw
 static void *wait_for_k(void *argument)
 {
     static etslock_guard *never;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     (void)argument;
     etslock_acquire(child_table, "k", 1, &options, &never);
     return NULL;
@@ -535,16 +476,16 @@ static void *wait_for_k(void *argument)
 
 static void exit_with_holders_and_waiters(void)
 {
-    child_table = new_table("life: never freed");
+    child_table = new_table_named("life: never freed");
     child_guard = hold(child_table, "k");
     REQUIRE(pthread_create(&child_thread, NULL, wait_for_k, NULL) == 0);
-    await_waiting(1);
+    await_waiting(NULL, 1);
     exit(check_failures == 0 ? 14 : 1);
 }
 
 static void use_the_library_at_exit(void)
 {
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
     options.wait_timeout_ms = 0;
     if (etslock_table_member(child_table, "row", 3) != ETSLOCK_OK
@@ -557,7 +498,7 @@ static void use_the_library_at_exit(void)
 
 static void use_in_an_exit_handler(void)
 {
-    child_table = new_table(NULL);
+    child_table = new_table();
     etslock_table_insert(child_table, "row", 3, "v", 1);
     if (atexit(use_the_library_at_exit) == 0)
         exit(1);
@@ -612,21 +553,13 @@ static void check_forked_table(void)
     CHECK(tuples == NULL && cursor == NULL);
 }
 
-static int32_t must_not_run(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
-                            void *user_data)
-{
-    (void)guard, (void)tuples, (void)tuple_count, (void)user_data;
-    CHECK(!"reached");
-    return 0;
-}
-
 static void check_forked_locking(void)
 {
     const etslock_key keys[] = {{"k", 1}, {"free", 4}};
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
     etslock_locks *locks = NULL;
-    etslock_table *fresh = new_table(NULL);
+    etslock_table *fresh = new_table();
     etslock_stats stats;
     CHECK_STATUS(etslock_with_lock(inherited.table, "k", 1, must_not_run, NULL, &options, NULL),
                  ETSLOCK_ERR_FORKED);
@@ -693,14 +626,14 @@ static void check_inherited_snapshots(void)
 static void check_that_a_child_can_work(void)
 {
     etslock_table *table = NULL;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     etslock_guard *guard;
     struct call call;
     int i;
 
     CHECK_STATUS(etslock_table_open("life: inherited", &table), ETSLOCK_NOT_FOUND);
-    CHECK(get_stats().held == 0 && get_stats().waiting == 0);
-    table = new_table("life: inherited");
+    CHECK(stats_of(NULL).held == 0 && stats_of(NULL).waiting == 0);
+    table = new_table_named("life: inherited");
     guard = hold(table, "k");
     CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "v", 1), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
@@ -739,7 +672,7 @@ static int32_t lend_the_guard(etslock_guard *guard, const etslock_tuple *tuples,
 static void *call_lend_the_guard(void *argument)
 {
     struct call *call = argument;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     options.user_data_free = count_free;
     call->status = etslock_with_lock(inherited.table, "call", 4, lend_the_guard, call, &options,
                                      NULL);
@@ -752,7 +685,7 @@ static void fork_in_the_middle(void)
     struct call waiting;
 
     CASE("C-16: fork with locks held, a thread waiting and a worker's callback running");
-    inherited.table = new_table("life: inherited");
+    inherited.table = new_table_named("life: inherited");
     REQUIRE(etslock_lock_table_new(&inherited.lock_table) == ETSLOCK_OK);
     CHECK_STATUS(etslock_table_insert(inherited.table, "row", 3, "v", 1), ETSLOCK_OK);
     inherited.guard = hold(inherited.table, "k");
@@ -766,11 +699,11 @@ static void fork_in_the_middle(void)
     REQUIRE(pthread_create(&lending.thread, NULL, call_lend_the_guard, &lending) == 0);
     REQUIRE(sem_wait(&lending.entered) == 0);
     start_call(&waiting, inherited.table, ACQUIRE, 0, ETSLOCK_INFINITE);
-    await_waiting(1);
+    await_waiting(NULL, 1);
     check_child(check_the_child);
 
     CASE("C-16: the parent is undisturbed");
-    CHECK(get_stats().waiting == 1 && get_stats().held == 3);
+    CHECK(stats_of(NULL).waiting == 1 && stats_of(NULL).held == 3);
     CHECK_STATUS(etslock_guard_status(inherited.guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(inherited.guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_cancel(inherited.other), ETSLOCK_OK);
@@ -830,12 +763,12 @@ static int32_t fork_inside(etslock_guard *guard, const etslock_tuple *tuples, si
 static void fork_in_a_callback(void)
 {
     struct forking forking;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     etslock_status status;
 
     options.user_data_free = count_forking_free;
     memset(&forking, 0, sizeof forking);
-    forking.table = new_table(NULL);
+    forking.table = new_table();
 
     CASE("C-16: fork in a callback on a worker");
     CHECK_STATUS(etslock_with_lock(forking.table, "k", 1, fork_inside, &forking, &options, NULL),
@@ -878,7 +811,7 @@ static int32_t write_busily(etslock_guard *guard, const etslock_tuple *tuples, s
 static void *be_busy(void *argument)
 {
     struct busy *busy = argument;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     while (!__atomic_load_n(&busy->stop, __ATOMIC_RELAXED)) {
         etslock_table *other = NULL;
         etslock_guard *guard = NULL;
@@ -909,7 +842,7 @@ static void fork_a_busy_process(void)
     int i;
 
     CASE("C-16: a child hangs on no lock of the library, whenever the fork came");
-    inherited.table = new_table("life: inherited");
+    inherited.table = new_table_named("life: inherited");
     memset(busy, 0, sizeof busy);
     for (i = 0; i < 3; i++) {
         busy[i].table = inherited.table;
@@ -925,38 +858,9 @@ static void fork_a_busy_process(void)
     check_nothing_is_left();
 }
 
-/* Sanitizers and valgrind keep memory for their own purposes: they look for leaks themselves. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
-static int memory_can_be_measured(void)
-{
-    const char *preload = getenv("LD_PRELOAD");
-    return !SANITIZED && (preload == NULL || strstr(preload, "vgpreload") == NULL);
-}
-
-static long resident_bytes(void)
-{
-    long total = 0;
-    long resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    REQUIRE(file != NULL);
-    REQUIRE(fscanf(file, "%ld %ld", &total, &resident) == 2);
-    fclose(file);
-    return resident * sysconf(_SC_PAGESIZE);
-}
-
 static void *lock_once(void *argument)
 {
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
     CHECK_STATUS(etslock_acquire(argument, "k", 1, &options, &guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "v", 1), ETSLOCK_OK);
@@ -966,7 +870,7 @@ static void *lock_once(void *argument)
 
 static void *lock_once_on_a_worker(void *argument)
 {
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     CHECK_STATUS(etslock_with_lock(argument, "k", 1, write_busily, NULL, &options, NULL),
                  ETSLOCK_OK);
     return NULL;
@@ -996,9 +900,8 @@ static void run_batches(etslock_table *table, int count)
 
 static void short_lived_threads(void)
 {
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     int measured = memory_can_be_measured();
-    int64_t end;
     long before;
     long after;
 
@@ -1013,16 +916,14 @@ static void short_lived_threads(void)
 
     CASE("C-16: threads that called back on a worker and ended leave no worker behind");
     run_threads(lock_once_on_a_worker, table, 200);
-    CHECK(get_stats().workers <= 16);
+    CHECK(stats_of(NULL).workers <= 16);
     run_batches(table, 2);
     before = resident_bytes();
     run_batches(table, 10);
-    CHECK(get_stats().workers <= 64);
+    CHECK(stats_of(NULL).workers <= 64);
 
     CASE("C-16: idle workers go away");
-    for (end = now_ms() + 30000; get_stats().workers != 0 && now_ms() < end;)
-        nap(10);
-    CHECK(get_stats().workers == 0);
+    WAIT_UNTIL(stats_of(NULL).workers == 0);
     after = resident_bytes();
     /* 300 threads: the pages of a stack and the bookkeeping kept for each would be far more. */
     if (measured && !CHECK(after - before < 2 << 20))

@@ -8,7 +8,6 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
 #include <unistd.h>
 
 /* The functions that the tests use, found by name. */
@@ -196,7 +195,6 @@ static void close_with_a_callback_running(void)
     struct outliving outliving;
     etslock_options options;
     etslock_table *table = NULL;
-    int64_t tries;
 
     CASE("C-16: a callback may still be running at dlclose");
     memset(&outliving, 0, sizeof outliving);
@@ -218,11 +216,7 @@ static void close_with_a_callback_running(void)
     CHECK(outliving.seen == ETSLOCK_REVOKED);
 
     load(&outliving.library);
-    for (tries = 0; get_stats(&outliving.library).abandoned != 0 && tries < 20000; tries++) {
-        struct timespec time = {0, 1000000};
-        nanosleep(&time, NULL);
-    }
-    CHECK(get_stats(&outliving.library).abandoned == 0);
+    WAIT_UNTIL(get_stats(&outliving.library).abandoned == 0);
     CHECK(dlclose(outliving.library.handle) == 0);
     sem_destroy(&outliving.entered);
     sem_destroy(&outliving.leave);

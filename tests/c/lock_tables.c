@@ -3,116 +3,16 @@
  */
 #define _GNU_SOURCE /* syscall, for the thread's number */
 #include "check.h"
+#include "locks.h"
 
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void nap(int64_t ms)
-{
-    struct timespec time;
-    time.tv_sec = (time_t)(ms / 1000);
-    time.tv_nsec = (long)(ms % 1000) * 1000000;
-    nanosleep(&time, NULL);
-}
 
 static uint64_t this_thread(void)
 {
     return (uint64_t)syscall(SYS_gettid);
-}
-
-static etslock_options patient(etslock_lock_table *lock_table)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = ETSLOCK_INFINITE;
-    options.exec_timeout_ms = ETSLOCK_INFINITE;
-    options.lock_table = lock_table;
-    return options;
-}
-
-static etslock_table *new_table(const char *name)
-{
-    etslock_table_options options;
-    etslock_table *table = NULL;
-    etslock_table_options_init(&options, sizeof options);
-    options.name = name;
-    REQUIRE(etslock_table_new(&options, &table) == ETSLOCK_OK);
-    return table;
-}
-
-static etslock_lock_table *new_lock_table(void)
-{
-    etslock_lock_table *lock_table = NULL;
-    REQUIRE(etslock_lock_table_new(&lock_table) == ETSLOCK_OK);
-    REQUIRE(lock_table != NULL);
-    return lock_table;
-}
-
-static etslock_guard *hold(etslock_lock_table *lock_table, etslock_table *table, const char *key)
-{
-    etslock_options options = patient(lock_table);
-    etslock_guard *guard = NULL;
-    REQUIRE(etslock_acquire(table, key, strlen(key), &options, &guard) == ETSLOCK_OK);
-    return guard;
-}
-
-static etslock_status try_lock(etslock_lock_table *lock_table, etslock_table *table,
-                               const char *key)
-{
-    etslock_options options = patient(lock_table);
-    etslock_guard *guard = NULL;
-    etslock_status status;
-    options.wait_timeout_ms = 0;
-    status = etslock_acquire(table, key, strlen(key), &options, &guard);
-    return status == ETSLOCK_OK ? etslock_guard_cancel(guard) : status;
-}
-
-static etslock_stats get_stats(etslock_lock_table *lock_table)
-{
-    etslock_stats stats;
-    etslock_stats_init(&stats, sizeof stats);
-    REQUIRE(etslock_lock_table_stats(lock_table, &stats) == ETSLOCK_OK);
-    return stats;
-}
-
-static etslock_locks *get_locks(etslock_lock_table *lock_table, etslock_table *table)
-{
-    etslock_locks *locks = NULL;
-    REQUIRE(etslock_lock_table_locks(lock_table, table, &locks) == ETSLOCK_OK);
-    REQUIRE(locks != NULL);
-    return locks;
-}
-
-/* The entry of one key. Its pointers live as long as the snapshot. */
-static int find_lock(const etslock_locks *locks, const char *key, etslock_lock_info *out_info)
-{
-    size_t i;
-    for (i = 0; i < etslock_locks_count(locks); i++) {
-        out_info->struct_size = sizeof *out_info;
-        REQUIRE(etslock_locks_get(locks, i, out_info) == ETSLOCK_OK);
-        if (out_info->key_len == strlen(key) && memcmp(out_info->key, key, strlen(key)) == 0)
-            return 1;
-    }
-    return 0;
-}
-
-static void await_waiting(etslock_lock_table *lock_table, uint64_t wanted)
-{
-    int64_t end = now_ms() + 20000;
-    while (get_stats(lock_table).waiting != wanted) {
-        REQUIRE(now_ms() < end);
-        nap(1);
-    }
 }
 
 /* A thread that waits for a key, and leaves the guard to whoever joins it. */
@@ -158,6 +58,7 @@ struct call {
     etslock_options options;
     sem_t entered;
     sem_t leave;
+    sem_t freed; /* posted by user_data_free: the callback has ended */
     uint64_t thread_id; /* of the caller */
     etslock_status inside;
     etslock_status status;
@@ -174,6 +75,12 @@ static int32_t stay(etslock_guard *guard, const etslock_tuple *tuples, size_t tu
     return 0;
 }
 
+static void callback_ended(void *user_data)
+{
+    struct call *call = user_data;
+    sem_post(&call->freed);
+}
+
 static void *make_call(void *argument)
 {
     struct call *call = argument;
@@ -188,7 +95,9 @@ static void start_call(struct call *call, etslock_lock_table *lock_table, etsloc
     call->table = table;
     call->options = patient(lock_table);
     call->options.on_exec_timeout = ETSLOCK_JOIN;
+    call->options.user_data_free = callback_ended;
     REQUIRE(sem_init(&call->entered, 0, 0) == 0 && sem_init(&call->leave, 0, 0) == 0);
+    REQUIRE(sem_init(&call->freed, 0, 0) == 0);
 }
 
 static void run_call(struct call *call)
@@ -201,27 +110,28 @@ static void end_call(struct call *call)
 {
     sem_destroy(&call->entered);
     sem_destroy(&call->leave);
+    sem_destroy(&call->freed);
 }
 
 static void two_lock_tables_are_two_locks(void)
 {
     etslock_lock_table *one = new_lock_table();
     etslock_lock_table *two = new_lock_table();
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_guard *in_one;
     etslock_guard *in_two;
     etslock_guard *in_default;
 
     CASE("C-1: the same key in two lock tables is two locks");
-    in_one = hold(one, table, "k");
-    in_two = hold(two, table, "k");
-    in_default = hold(NULL, table, "k");
-    CHECK_STATUS(try_lock(one, table, "k"), ETSLOCK_WAIT_TIMEOUT);
-    CHECK_STATUS(try_lock(two, table, "k"), ETSLOCK_WAIT_TIMEOUT);
-    CHECK_STATUS(try_lock(NULL, table, "k"), ETSLOCK_WAIT_TIMEOUT);
+    in_one = hold_with(patient(one), table, "k");
+    in_two = hold_with(patient(two), table, "k");
+    in_default = hold(table, "k");
+    CHECK_STATUS(try_lock_with(patient(one), table, "k"), ETSLOCK_WAIT_TIMEOUT);
+    CHECK_STATUS(try_lock_with(patient(two), table, "k"), ETSLOCK_WAIT_TIMEOUT);
+    CHECK_STATUS(try_lock(table, "k"), ETSLOCK_WAIT_TIMEOUT);
     CHECK_STATUS(etslock_guard_release(in_one), ETSLOCK_OK);
-    CHECK_STATUS(try_lock(one, table, "k"), ETSLOCK_OK);
-    CHECK_STATUS(try_lock(two, table, "k"), ETSLOCK_WAIT_TIMEOUT);
+    CHECK_STATUS(try_lock_with(patient(one), table, "k"), ETSLOCK_OK);
+    CHECK_STATUS(try_lock_with(patient(two), table, "k"), ETSLOCK_WAIT_TIMEOUT);
 
     CASE("C-1: the token is unique in the process");
     CHECK(etslock_guard_token(in_two) != etslock_guard_token(in_default));
@@ -229,7 +139,7 @@ static void two_lock_tables_are_two_locks(void)
     CASE("C-1: a lock table shows and releases its own locks only");
     CHECK_STATUS(etslock_lock_table_force_release(one, table, "k", 1), ETSLOCK_NOT_FOUND);
     CHECK_STATUS(etslock_guard_status(in_two), ETSLOCK_OK);
-    CHECK(get_stats(one).held == 0 && get_stats(two).held == 1);
+    CHECK(stats_of(one).held == 0 && stats_of(two).held == 1);
     CHECK_STATUS(etslock_guard_release(in_two), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(in_default), ETSLOCK_OK);
     etslock_table_free(table);
@@ -244,7 +154,7 @@ static void freeing_one_in_use(void)
     static const int32_t queues[] = {ETSLOCK_QUEUE_FAIR, ETSLOCK_QUEUE_FIFO,
                                      ETSLOCK_QUEUE_POLLING};
     etslock_lock_table *lock_table = new_lock_table();
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_guard *guard;
     struct waiter waiters[3];
     struct waiter behind_a_call;
@@ -252,7 +162,7 @@ static void freeing_one_in_use(void)
     int i;
 
     CASE("C-14: waiters of a freed lock table get CLOSED");
-    guard = hold(lock_table, table, "held");
+    guard = hold_with(patient(lock_table), table, "held");
     start_call(&call, lock_table, table);
     run_call(&call);
     for (i = 0; i < 3; i++)
@@ -282,8 +192,8 @@ static void freeing_one_in_use(void)
 static void a_snapshot(void)
 {
     etslock_lock_table *lock_table = new_lock_table();
-    etslock_table *named = new_table("lock_tables: named");
-    etslock_table *nameless = new_table(NULL);
+    etslock_table *named = new_table_named("lock_tables: named");
+    etslock_table *nameless = new_table();
     etslock_options options = patient(lock_table);
     etslock_locks *locks;
     etslock_lock_info info;
@@ -295,7 +205,7 @@ static void a_snapshot(void)
     int64_t begin = now_ms();
 
     CASE("locks: an idle lock table shows none");
-    locks = get_locks(lock_table, NULL);
+    locks = locks_of(lock_table, NULL);
     CHECK(etslock_locks_count(locks) == 0);
     info.struct_size = sizeof info;
     CHECK_STATUS(etslock_locks_get(locks, 0, &info), ETSLOCK_NOT_FOUND);
@@ -314,16 +224,16 @@ static void a_snapshot(void)
     await_waiting(lock_table, 1);
     start_waiter(&waiters[1], lock_table, named, "timed", ETSLOCK_QUEUE_FIFO);
     await_waiting(lock_table, 2);
-    nap(20);
+    sleep_ms(20);
 
     CASE("locks: one entry for each lock, of all tables or of one");
-    locks = get_locks(lock_table, named);
+    locks = locks_of(lock_table, named);
     CHECK(etslock_locks_count(locks) == 2);
     etslock_locks_free(locks);
-    locks = get_locks(lock_table, nameless);
+    locks = locks_of(lock_table, nameless);
     CHECK(etslock_locks_count(locks) == 2);
     etslock_locks_free(locks);
-    locks = get_locks(lock_table, NULL);
+    locks = locks_of(lock_table, NULL);
     CHECK(etslock_locks_count(locks) == 4);
 
     CASE("locks: what an entry says");
@@ -377,7 +287,7 @@ static void a_snapshot(void)
     CHECK_STATUS(etslock_guard_release(waiters[0].guard), ETSLOCK_OK);
     join_waiter(&waiters[1], ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(waiters[1].guard), ETSLOCK_OK);
-    CHECK(get_stats(lock_table).held == 0);
+    CHECK(stats_of(lock_table).held == 0);
     etslock_table_free(named);
     etslock_table_free(nameless);
     etslock_lock_table_free(lock_table);
@@ -394,7 +304,7 @@ static void a_snapshot(void)
 static void a_late_holder(void)
 {
     etslock_lock_table *lock_table = new_lock_table();
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_options options = patient(lock_table);
     etslock_locks *locks;
     etslock_lock_info info;
@@ -404,14 +314,13 @@ static void a_late_holder(void)
     options.exec_timeout_ms = 10;
     options.fail_timeout_ms = ETSLOCK_INFINITE;
     CHECK_STATUS(etslock_acquire(table, "k", 1, &options, &guard), ETSLOCK_OK);
-    while (etslock_guard_status(guard) == ETSLOCK_OK)
-        nap(1);
-    locks = get_locks(lock_table, table);
+    WAIT_UNTIL(etslock_guard_status(guard) != ETSLOCK_OK);
+    locks = locks_of(lock_table, table);
     if (CHECK(find_lock(locks, "k", &info)))
         CHECK(info.late == 1 && info.exec_remaining_ms == 0 && info.held_ms >= 9);
     etslock_locks_free(locks);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_EXEC_TIMEOUT);
-    CHECK(get_stats(lock_table).held == 0);
+    CHECK(stats_of(lock_table).held == 0);
     etslock_table_free(table);
     etslock_lock_table_free(lock_table);
 }
@@ -422,9 +331,9 @@ static void size_of_lock_info(void)
         etslock_lock_info info;
         uint64_t later[4];
     } wide;
-    etslock_table *table = new_table(NULL);
-    etslock_guard *guard = hold(NULL, table, "k");
-    etslock_locks *locks = get_locks(NULL, table);
+    etslock_table *table = new_table();
+    etslock_guard *guard = hold(table, "k");
+    etslock_locks *locks = locks_of(NULL, table);
     etslock_lock_info info;
 
     CASE("struct_size: a lock info that is too small is refused and left alone");
@@ -488,13 +397,6 @@ static void size_of_stats(void)
     CHECK(wide.later[0] == 0 && wide.later[3] == 0);
 }
 
-static int32_t do_nothing(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
-                          void *user_data)
-{
-    (void)guard, (void)tuples, (void)tuple_count, (void)user_data;
-    return 0;
-}
-
 static int32_t wait_to_leave(etslock_guard *guard, const etslock_tuple *tuples,
                              size_t tuple_count, void *user_data)
 {
@@ -506,14 +408,13 @@ static int32_t wait_to_leave(etslock_guard *guard, const etslock_tuple *tuples,
 static void counters(void)
 {
     etslock_lock_table *lock_table = new_lock_table();
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_options options = patient(lock_table);
     etslock_guard *guard = NULL;
     etslock_guard *other = NULL;
-    etslock_stats stats = get_stats(lock_table);
+    etslock_stats stats = stats_of(lock_table);
     struct waiter waiter;
     sem_t leave;
-    int64_t end;
 
     CASE("stats: a fresh lock table has counted nothing");
     CHECK(stats.acquired == 0 && stats.contended == 0 && stats.wait_timeouts == 0);
@@ -521,12 +422,12 @@ static void counters(void)
     CHECK(stats.held == 0 && stats.waiting == 0);
 
     CASE("stats: acquired, held, workers");
-    guard = hold(lock_table, table, "k");
-    stats = get_stats(lock_table);
+    guard = hold_with(patient(lock_table), table, "k");
+    stats = stats_of(lock_table);
     CHECK(stats.acquired == 1 && stats.held == 1 && stats.contended == 0);
     CHECK_STATUS(etslock_with_lock(table, "other", 5, do_nothing, NULL, &options, NULL),
                  ETSLOCK_OK);
-    stats = get_stats(lock_table);
+    stats = stats_of(lock_table);
     CHECK(stats.acquired == 2 && stats.held == 1 && stats.workers >= 1);
 
     CASE("stats: waiting, contended");
@@ -534,30 +435,30 @@ static void counters(void)
     await_waiting(lock_table, 1);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
     join_waiter(&waiter, ETSLOCK_OK);
-    stats = get_stats(lock_table);
+    stats = stats_of(lock_table);
     CHECK(stats.waiting == 0 && stats.contended == 1 && stats.acquired == 3 && stats.held == 1);
     CHECK(stats.wait_timeouts == 0);
 
     CASE("stats: wait_timeouts");
     options.wait_timeout_ms = 20;
     CHECK_STATUS(etslock_acquire(table, "k", 1, &options, &guard), ETSLOCK_WAIT_TIMEOUT);
-    stats = get_stats(lock_table);
+    stats = stats_of(lock_table);
     CHECK(stats.wait_timeouts == 1 && stats.acquired == 3 && stats.waiting == 0);
     CHECK_STATUS(etslock_guard_release(waiter.guard), ETSLOCK_OK);
-    CHECK(get_stats(lock_table).held == 0);
+    CHECK(stats_of(lock_table).held == 0);
 
     CASE("stats: deadlocks");
     options.wait_timeout_ms = ETSLOCK_INFINITE;
-    guard = hold(lock_table, table, "k");
+    guard = hold_with(patient(lock_table), table, "k");
     CHECK_STATUS(etslock_acquire(table, "k", 1, &options, &other), ETSLOCK_DEADLOCK);
-    CHECK(get_stats(lock_table).deadlocks == 1);
+    CHECK(stats_of(lock_table).deadlocks == 1);
 
     CASE("stats: forced_releases by force");
     CHECK_STATUS(etslock_lock_table_force_release(lock_table, table, "k", 1), ETSLOCK_OK);
-    stats = get_stats(lock_table);
+    stats = stats_of(lock_table);
     CHECK(stats.forced_releases == 1 && stats.held == 0);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_REVOKED);
-    CHECK(get_stats(lock_table).forced_releases == 1);
+    CHECK(stats_of(lock_table).forced_releases == 1);
 
     CASE("stats: forced_releases at the release time");
     options.exec_timeout_ms = 10;
@@ -567,27 +468,25 @@ static void counters(void)
     options.owner = 2;
     options.exec_timeout_ms = ETSLOCK_INFINITE;
     CHECK_STATUS(etslock_acquire(table, "k", 1, &options, &other), ETSLOCK_OK);
-    stats = get_stats(lock_table);
+    stats = stats_of(lock_table);
     CHECK(stats.forced_releases == 2 && stats.held == 1);
     CHECK_STATUS(etslock_guard_release(other), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_REVOKED);
 
     CASE("stats: exec_timeouts, abandoned");
     REQUIRE(sem_init(&leave, 0, 0) == 0);
-    stats = get_stats(lock_table);
+    stats = stats_of(lock_table);
     options.owner = 0;
     /* Enough for a worker to start the callback: one that never ran is not abandoned. */
     options.exec_timeout_ms = 300;
     CHECK_STATUS(etslock_with_lock(table, "k", 1, wait_to_leave, &leave, &options, NULL),
                  ETSLOCK_EXEC_TIMEOUT);
-    CHECK(get_stats(lock_table).exec_timeouts == stats.exec_timeouts + 1);
-    CHECK(get_stats(lock_table).abandoned == 1 && get_stats(NULL).abandoned == 1);
-    CHECK(get_stats(lock_table).workers >= 1);
-    CHECK(get_stats(lock_table).held == 0);
+    CHECK(stats_of(lock_table).exec_timeouts == stats.exec_timeouts + 1);
+    CHECK(stats_of(lock_table).abandoned == 1 && stats_of(NULL).abandoned == 1);
+    CHECK(stats_of(lock_table).workers >= 1);
+    CHECK(stats_of(lock_table).held == 0);
     sem_post(&leave);
-    for (end = now_ms() + 20000; get_stats(NULL).abandoned != 0 && now_ms() < end;)
-        nap(1);
-    CHECK(get_stats(NULL).abandoned == 0);
+    await_abandoned(0);
     sem_destroy(&leave);
 
     CASE("C-18: several keys are several locks");
@@ -595,9 +494,9 @@ static void counters(void)
         const etslock_key keys[] = {{"a", 1}, {"b", 1}, {"a", 1}, {"c", 1}};
         options = patient(lock_table);
         CHECK_STATUS(etslock_acquire_locks(table, keys, 4, &options, &guard), ETSLOCK_OK);
-        CHECK(get_stats(lock_table).held == 3);
+        CHECK(stats_of(lock_table).held == 3);
         CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
-        CHECK(get_stats(lock_table).held == 0);
+        CHECK(stats_of(lock_table).held == 0);
     }
     etslock_table_free(table);
     etslock_lock_table_free(lock_table);
@@ -605,7 +504,7 @@ static void counters(void)
 
 static void force_release(void)
 {
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_guard *guard;
     struct waiter waiter;
     struct call call;
@@ -617,7 +516,7 @@ static void force_release(void)
     CHECK_STATUS(etslock_lock_table_force_release(NULL, table, NULL, 1), ETSLOCK_ERR_NULL);
 
     CASE("force_release: the guard is revoked and the next waiter woken");
-    guard = hold(NULL, table, "k");
+    guard = hold(table, "k");
     CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "1", 1), ETSLOCK_OK);
     start_waiter(&waiter, NULL, table, "k", ETSLOCK_QUEUE_FAIR);
     await_waiting(NULL, 1);
@@ -627,11 +526,11 @@ static void force_release(void)
     CHECK_STATUS(etslock_guard_commit(guard), ETSLOCK_REVOKED);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_REVOKED);
     CHECK_STATUS(etslock_table_member(table, "k", 1), ETSLOCK_NOT_FOUND);
-    CHECK_STATUS(try_lock(NULL, table, "k"), ETSLOCK_WAIT_TIMEOUT);
+    CHECK_STATUS(try_lock(table, "k"), ETSLOCK_WAIT_TIMEOUT);
     CHECK_STATUS(etslock_guard_release(waiter.guard), ETSLOCK_OK);
 
     CASE("force_release: what was committed before stays, cancel is always OK");
-    guard = hold(NULL, table, "k");
+    guard = hold(table, "k");
     CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "1", 1), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_commit(guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_lock_table_force_release(NULL, table, "k", 1), ETSLOCK_OK);
@@ -647,13 +546,13 @@ static void force_release(void)
         call.options.on_exec_timeout = ETSLOCK_ABANDON;
         run_call(&call);
         CHECK_STATUS(etslock_lock_table_force_release(NULL, table, "k", 1), ETSLOCK_OK);
-        CHECK_STATUS(try_lock(NULL, table, "k"), ETSLOCK_OK);
+        CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
         REQUIRE(pthread_join(call.thread, NULL) == 0);
         CHECK_STATUS(call.status, ETSLOCK_REVOKED);
-        CHECK(get_stats(NULL).abandoned == 1);
+        CHECK(stats_of(NULL).abandoned == 1);
         sem_post(&call.leave);
-        while (get_stats(NULL).abandoned != 0)
-            sched_yield();
+        REQUIRE(sem_wait(&call.freed) == 0);
+        await_abandoned(0);
         CHECK_STATUS(call.inside, ETSLOCK_REVOKED);
         CHECK_STATUS(etslock_table_member(table, "k", 1), ETSLOCK_NOT_FOUND);
         end_call(&call);
@@ -665,7 +564,7 @@ static void force_release(void)
     call.options.run_on = ETSLOCK_RUN_ON_CALLER;
     run_call(&call);
     CHECK_STATUS(etslock_lock_table_force_release(NULL, table, "k", 1), ETSLOCK_OK);
-    CHECK_STATUS(try_lock(NULL, table, "k"), ETSLOCK_OK);
+    CHECK_STATUS(try_lock(table, "k"), ETSLOCK_OK);
     sem_post(&call.leave);
     REQUIRE(pthread_join(call.thread, NULL) == 0);
     CHECK_STATUS(call.status, ETSLOCK_REVOKED);

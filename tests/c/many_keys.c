@@ -5,119 +5,20 @@
  * holder takes no part in deadlock detection, so that a wait for it lasts its full time.
  */
 #include "check.h"
+#include "locks.h"
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
 #include <unistd.h>
 
-#define COUNT_OF(array) (sizeof(array) / sizeof(array)[0])
 #define KEY(text) {(text), sizeof(text) - 1}
 
-static int64_t now_ms(void)
+static etslock_guard *hold_as_another(etslock_lock_table *lock_table, etslock_table *table,
+                                      const char *key)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void nap(int64_t ms)
-{
-    struct timespec time;
-    time.tv_sec = (time_t)(ms / 1000);
-    time.tv_nsec = (long)(ms % 1000) * 1000000;
-    nanosleep(&time, NULL);
-}
-
-static etslock_options patient(void)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = ETSLOCK_INFINITE;
-    options.exec_timeout_ms = ETSLOCK_INFINITE;
-    return options;
-}
-
-static etslock_table *new_table(int32_t type)
-{
-    etslock_table_options options;
-    etslock_table *table = NULL;
-    etslock_table_options_init(&options, sizeof options);
-    options.type = type;
-    REQUIRE(etslock_table_new(&options, &table) == ETSLOCK_OK);
-    return table;
-}
-
-/* What the snapshot says about one key; 0 if it is not locked. */
-static int find_lock(etslock_lock_table *lock_table, etslock_table *table, const char *key,
-                     etslock_lock_info *out_info)
-{
-    etslock_locks *locks = NULL;
-    size_t i;
-    int found = 0;
-    REQUIRE(etslock_lock_table_locks(lock_table, table, &locks) == ETSLOCK_OK);
-    for (i = 0; i < etslock_locks_count(locks) && !found; i++) {
-        etslock_lock_info info;
-        info.struct_size = sizeof info;
-        REQUIRE(etslock_locks_get(locks, i, &info) == ETSLOCK_OK);
-        if (info.key_len == strlen(key) && memcmp(info.key, key, info.key_len) == 0) {
-            *out_info = info;
-            found = 1;
-        }
-    }
-    etslock_locks_free(locks);
-    return found;
-}
-
-static int is_locked(etslock_lock_table *lock_table, etslock_table *table, const char *key)
-{
-    etslock_lock_info info;
-    return find_lock(lock_table, table, key, &info);
-}
-
-static size_t count_locks(etslock_table *table)
-{
-    etslock_locks *locks = NULL;
-    size_t count;
-    REQUIRE(etslock_lock_table_locks(NULL, table, &locks) == ETSLOCK_OK);
-    count = etslock_locks_count(locks);
-    etslock_locks_free(locks);
-    return count;
-}
-
-static void await_waiter(etslock_lock_table *lock_table, etslock_table *table, const char *key)
-{
-    etslock_lock_info info;
-    int64_t end = now_ms() + 20000;
-    while (!find_lock(lock_table, table, key, &info) || info.waiters != 1) {
-        REQUIRE(now_ms() < end);
-        nap(1);
-    }
-}
-
-static etslock_guard *hold(etslock_lock_table *lock_table, etslock_table *table, const char *key)
-{
-    etslock_options options = patient();
-    etslock_guard *guard = NULL;
+    etslock_options options = patient(lock_table);
     options.owner = ETSLOCK_OWNER_NONE;
-    options.lock_table = lock_table;
-    REQUIRE(etslock_acquire(table, key, strlen(key), &options, &guard) == ETSLOCK_OK);
-    return guard;
-}
-
-static int has_value(etslock_table *table, const char *key, const char *value)
-{
-    etslock_tuples *tuples = NULL;
-    const etslock_tuple *data;
-    size_t count = 0;
-    int equal;
-    if (etslock_table_lookup(table, key, strlen(key), &tuples) != ETSLOCK_OK)
-        return 0;
-    data = etslock_tuples_data(tuples, &count);
-    equal = count == 1 && data[0].value_len == strlen(value)
-            && memcmp(data[0].value, value, data[0].value_len) == 0;
-    etslock_tuples_free(tuples);
-    return equal;
+    return hold_with(options, table, key);
 }
 
 /* A thread that waits for several keys. The guard is left to whoever joins it. */
@@ -155,32 +56,20 @@ static void start_waiter(struct waiter *waiter, etslock_table *table, const etsl
     REQUIRE(pthread_create(&waiter->thread, NULL, wait_for_locks, waiter) == 0);
 }
 
-static void count_free(void *user_data)
-{
-    ++*(int *)user_data;
-}
-
-static int32_t do_nothing(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
-                          void *user_data)
-{
-    (void)guard, (void)tuples, (void)tuple_count, (void)user_data;
-    return 0;
-}
-
 static void duplicates_count_once(void)
 {
     const etslock_key keys[] = {KEY("a"), KEY("b"), KEY("a"), KEY("b"), KEY("b")};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
 
     CASE("C-18: a key that is named twice is locked once");
     options.wait_timeout_ms = 0;
     CHECK_STATUS(etslock_acquire_locks(table, keys, COUNT_OF(keys), &options, &guard), ETSLOCK_OK);
-    CHECK(count_locks(table) == 2);
+    CHECK(count_locks(NULL, table) == 2);
     CHECK_STATUS(etslock_guard_insert(guard, "a", 1, "1", 1), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
-    CHECK(count_locks(table) == 0);
+    CHECK(count_locks(NULL, table) == 0);
     CHECK(has_value(table, "a", "1"));
     etslock_table_free(table);
 }
@@ -212,8 +101,8 @@ static void tuples_are_grouped(void)
 {
     const etslock_key keys[] = {KEY("b"), KEY("absent"), KEY("a"), KEY("b"), KEY("c"), KEY("a")};
     const etslock_key absent[] = {KEY("x"), KEY(""), {NULL, 0}};
-    etslock_table *table = new_table(ETSLOCK_DUPLICATE_BAG);
-    etslock_options options = patient();
+    etslock_table *table = new_table_of(ETSLOCK_DUPLICATE_BAG);
+    etslock_options options = patient(NULL);
     int run_on;
 
     CHECK_STATUS(etslock_table_insert(table, "a", 1, "9", 1), ETSLOCK_OK);
@@ -239,8 +128,8 @@ static void number_of_keys(void)
 {
     static char names[ETSLOCK_MAX_KEYS + 1][8];
     static etslock_key keys[ETSLOCK_MAX_KEYS + 1];
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
     etslock_result result;
     int freed = 0;
@@ -255,20 +144,20 @@ static void number_of_keys(void)
 
     CASE("C-18: one key is enough");
     CHECK_STATUS(etslock_acquire_locks(table, keys, 1, &options, &guard), ETSLOCK_OK);
-    CHECK(count_locks(table) == 1);
+    CHECK(count_locks(NULL, table) == 1);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
 
     CASE("C-18: 65,536 keys can be locked");
     CHECK_STATUS(etslock_acquire_locks(table, keys, ETSLOCK_MAX_KEYS, &options, &guard),
                  ETSLOCK_OK);
-    CHECK(count_locks(table) == ETSLOCK_MAX_KEYS);
+    CHECK(count_locks(NULL, table) == ETSLOCK_MAX_KEYS);
     CHECK_STATUS(etslock_guard_insert(guard, names[0], 6, "1", 1), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_insert(guard, names[ETSLOCK_MAX_KEYS - 1], 6, "1", 1), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_cancel(guard), ETSLOCK_OK);
-    CHECK(count_locks(table) == 0);
+    CHECK(count_locks(NULL, table) == 0);
 
     CASE("C-18: 0 and 65,537 keys are invalid");
-    options.user_data_free = count_free;
+    options.user_data_free = add_one;
     guard = (etslock_guard *)&freed;
     CHECK_STATUS(etslock_acquire_locks(table, keys, 0, &options, &guard), ETSLOCK_ERR_INVALID);
     CHECK(guard == NULL);
@@ -299,7 +188,7 @@ static void number_of_keys(void)
     CHECK_STATUS(etslock_with_locks(table, keys, 1, NULL, &freed, &options, NULL),
                  ETSLOCK_ERR_NULL);
     CHECK(freed == 4);
-    CHECK(count_locks(table) == 0);
+    CHECK(count_locks(NULL, table) == 0);
     etslock_table_free(table);
 }
 
@@ -376,7 +265,7 @@ static void *run_clerk(void *argument)
 {
     struct clerk *clerk = argument;
     struct bank *bank = clerk->bank;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     options.run_on = clerk->number % 3 == 0 ? ETSLOCK_RUN_ON_WORKER : ETSLOCK_RUN_ON_CALLER;
 
     while (!all_clerks_reached_the_goal(bank) && now_ms() < bank->end_ms) {
@@ -415,7 +304,7 @@ static void overlapping_sets_in_any_order(void)
 
     CASE("C-18: overlapping keys named in any order: no deadlock, no starvation, no lost unit");
     memset(&bank, 0, sizeof bank);
-    bank.table = new_table(ETSLOCK_SET);
+    bank.table = new_table();
     /* Far above the fraction of a second that it takes: only starvation gets there. */
     bank.end_ms = now_ms() + 30000;
     for (i = 0; i < ACCOUNTS; i++)
@@ -440,7 +329,7 @@ static void overlapping_sets_in_any_order(void)
         sum += value;
     }
     CHECK(sum == ACCOUNTS * deposit);
-    CHECK(count_locks(bank.table) == 0);
+    CHECK(count_locks(NULL, bank.table) == 0);
     etslock_table_free(bank.table);
 }
 
@@ -449,13 +338,13 @@ static void a_timeout_leaves_nothing(void)
     const etslock_key forth[] = {KEY("a"), KEY("b"), KEY("c")};
     const etslock_key back[] = {KEY("c"), KEY("b"), KEY("a")};
     static const char *const held[] = {"a", "b", "c"};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     size_t i;
 
     CASE("C-18: after a wait timeout no key stays locked, whichever was not free");
     for (i = 0; i < COUNT_OF(held); i++) {
-        etslock_guard *other = hold(NULL, table, held[i]);
+        etslock_guard *other = hold_as_another(NULL, table, held[i]);
         etslock_guard *guard = NULL;
         int64_t begin = now_ms();
         options.wait_timeout_ms = 50;
@@ -463,15 +352,15 @@ static void a_timeout_leaves_nothing(void)
                      ETSLOCK_WAIT_TIMEOUT);
         CHECK(guard == NULL);
         CHECK(now_ms() - begin >= 48);
-        CHECK(count_locks(table) == 1 && is_locked(NULL, table, held[i]));
+        CHECK(count_locks(NULL, table) == 1 && is_locked(NULL, table, held[i]));
 
         options.wait_timeout_ms = 0;
         CHECK_STATUS(etslock_with_locks(table, back, 3, do_nothing, NULL, &options, NULL),
                      ETSLOCK_WAIT_TIMEOUT);
-        CHECK(count_locks(table) == 1);
+        CHECK(count_locks(NULL, table) == 1);
 
         CHECK_STATUS(etslock_guard_release(other), ETSLOCK_OK);
-        CHECK(count_locks(table) == 0);
+        CHECK(count_locks(NULL, table) == 0);
     }
     etslock_table_free(table);
 }
@@ -480,8 +369,8 @@ static void one_global_order(void)
 {
     const etslock_key forth[] = {KEY("a"), KEY("b")};
     const etslock_key back[] = {KEY("b"), KEY("a")};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     int a_was_taken[2];
     int b_was_taken[2];
     int i;
@@ -489,18 +378,18 @@ static void one_global_order(void)
     CASE("C-18: one order, whatever the list says; keys already taken stay locked meanwhile");
     for (i = 0; i < 2; i++) {
         struct waiter waiter;
-        etslock_guard *other = hold(NULL, table, "b");
+        etslock_guard *other = hold_as_another(NULL, table, "b");
         start_waiter(&waiter, table, i == 0 ? forth : back, 2, &options);
-        await_waiter(NULL, table, "b");
+        await_queue(NULL, table, "b", 1);
         a_was_taken[i] = is_locked(NULL, table, "a");
         CHECK_STATUS(etslock_guard_release(other), ETSLOCK_OK);
         REQUIRE(pthread_join(waiter.thread, NULL) == 0);
         CHECK_STATUS(waiter.status, ETSLOCK_OK);
         CHECK_STATUS(etslock_guard_release(waiter.guard), ETSLOCK_OK);
 
-        other = hold(NULL, table, "a");
+        other = hold_as_another(NULL, table, "a");
         start_waiter(&waiter, table, i == 0 ? forth : back, 2, &options);
-        await_waiter(NULL, table, "a");
+        await_queue(NULL, table, "a", 1);
         b_was_taken[i] = is_locked(NULL, table, "b");
         CHECK_STATUS(etslock_guard_release(other), ETSLOCK_OK);
         REQUIRE(pthread_join(waiter.thread, NULL) == 0);
@@ -509,7 +398,7 @@ static void one_global_order(void)
     }
     CHECK(a_was_taken[0] != b_was_taken[0]);
     CHECK(a_was_taken[0] == a_was_taken[1] && b_was_taken[0] == b_was_taken[1]);
-    CHECK(count_locks(table) == 0);
+    CHECK(count_locks(NULL, table) == 0);
     etslock_table_free(table);
 }
 
@@ -520,7 +409,7 @@ static const char *const pair_names[] = {"a", "b"};
 
 static void one_wait_deadline(void)
 {
-    etslock_table *table = new_table(ETSLOCK_SET);
+    etslock_table *table = new_table();
     etslock_lock_table *lock_tables[2];
     etslock_guard *held[2][2];
     struct waiter waiters[2];
@@ -528,17 +417,17 @@ static void one_wait_deadline(void)
 
     CASE("C-18: one wait deadline for the whole set");
     for (i = 0; i < 2; i++) {
-        etslock_options options = patient();
+        etslock_options options = patient(NULL);
         REQUIRE(etslock_lock_table_new(&lock_tables[i]) == ETSLOCK_OK);
-        held[i][0] = hold(lock_tables[i], table, pair_names[0]);
-        held[i][1] = hold(lock_tables[i], table, pair_names[1]);
+        held[i][0] = hold_as_another(lock_tables[i], table, pair_names[0]);
+        held[i][1] = hold_as_another(lock_tables[i], table, pair_names[1]);
         options.lock_table = lock_tables[i];
         options.wait_timeout_ms = 1000;
         start_waiter(&waiters[i], table, pair, 2, &options);
     }
     /* With a deadline for each key the one that gets its first key here would wait for about
      * 1,900 ms in all; the bound below leaves 700 ms for a busy machine. */
-    nap(900);
+    sleep_ms(900);
     for (i = 0; i < 2; i++)
         CHECK_STATUS(etslock_guard_release(held[i][i]), ETSLOCK_OK);
     for (i = 0; i < 2; i++) {
@@ -554,7 +443,7 @@ static void one_wait_deadline(void)
 
 static void exec_deadline_counts_from_the_last_grant(void)
 {
-    etslock_table *table = new_table(ETSLOCK_SET);
+    etslock_table *table = new_table();
     etslock_lock_table *lock_tables[2];
     etslock_guard *held[2];
     struct waiter waiters[2];
@@ -562,17 +451,17 @@ static void exec_deadline_counts_from_the_last_grant(void)
 
     CASE("C-18: the exec deadline counts from the last grant");
     for (i = 0; i < 2; i++) {
-        etslock_options options = patient();
+        etslock_options options = patient(NULL);
         REQUIRE(etslock_lock_table_new(&lock_tables[i]) == ETSLOCK_OK);
-        held[i] = hold(lock_tables[i], table, pair_names[i]);
+        held[i] = hold_as_another(lock_tables[i], table, pair_names[i]);
         options.lock_table = lock_tables[i];
         options.exec_timeout_ms = 600;
         start_waiter(&waiters[i], table, pair, 2, &options);
-        await_waiter(lock_tables[i], table, pair_names[i]);
+        await_queue(lock_tables[i], table, pair_names[i], 1);
     }
     /* Longer than the exec timeout: counted from the first grant, one guard would be late from
      * the start. */
-    nap(700);
+    sleep_ms(700);
     for (i = 0; i < 2; i++)
         CHECK_STATUS(etslock_guard_release(held[i]), ETSLOCK_OK);
     for (i = 0; i < 2; i++) {
@@ -588,9 +477,10 @@ static void exec_deadline_counts_from_the_last_grant(void)
 static void one_token(void)
 {
     const etslock_key keys[] = {KEY("c"), KEY("a"), KEY("b")};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
+    etslock_locks *locks;
     etslock_lock_info info;
     uint64_t first;
     size_t i;
@@ -599,8 +489,10 @@ static void one_token(void)
     CHECK_STATUS(etslock_acquire_locks(table, keys, 3, &options, &guard), ETSLOCK_OK);
     first = etslock_guard_token(guard);
     CHECK(first != 0);
+    locks = locks_of(NULL, table);
     for (i = 0; i < COUNT_OF(keys); i++)
-        CHECK(find_lock(NULL, table, keys[i].key, &info) && info.token == first);
+        CHECK(find_lock(locks, keys[i].key, &info) && info.token == first);
+    etslock_locks_free(locks);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
 
     CHECK_STATUS(etslock_acquire_locks(table, keys, 2, &options, &guard), ETSLOCK_OK);
@@ -613,8 +505,8 @@ static void losing_one_key_by_force(void)
 {
     const etslock_key keys[] = {KEY("a"), KEY("b"), KEY("c")};
     static const char *const names[] = {"a", "b", "c"};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     size_t i;
 
     CASE("C-18: a force release of one key revokes the guard and frees the others");
@@ -623,7 +515,7 @@ static void losing_one_key_by_force(void)
         CHECK_STATUS(etslock_acquire_locks(table, keys, 3, &options, &guard), ETSLOCK_OK);
         CHECK_STATUS(etslock_guard_insert(guard, "a", 1, "1", 1), ETSLOCK_OK);
         CHECK_STATUS(etslock_lock_table_force_release(NULL, table, names[i], 1), ETSLOCK_OK);
-        CHECK(count_locks(table) == 0);
+        CHECK(count_locks(NULL, table) == 0);
         CHECK_STATUS(etslock_guard_status(guard), ETSLOCK_REVOKED);
         CHECK(etslock_guard_remaining_ms(guard) == 0);
         CHECK_STATUS(etslock_guard_insert(guard, "c", 1, "1", 1), ETSLOCK_REVOKED);
@@ -637,8 +529,8 @@ static void losing_one_key_by_force(void)
 static void losing_one_key_at_the_release_time(void)
 {
     const etslock_key keys[] = {KEY("a"), KEY("b"), KEY("c")};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     etslock_guard *lost = NULL;
     etslock_guard *next = NULL;
     int64_t begin = now_ms();
@@ -649,10 +541,10 @@ static void losing_one_key_at_the_release_time(void)
     options.owner = ETSLOCK_OWNER_NONE;
     CHECK_STATUS(etslock_acquire_locks(table, keys, 3, &options, &lost), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_insert(lost, "a", 1, "1", 1), ETSLOCK_OK);
-    options = patient();
+    options = patient(NULL);
     CHECK_STATUS(etslock_acquire(table, "b", 1, &options, &next), ETSLOCK_OK);
     CHECK(now_ms() - begin >= 78);
-    CHECK(count_locks(table) == 1 && is_locked(NULL, table, "b"));
+    CHECK(count_locks(NULL, table) == 1 && is_locked(NULL, table, "b"));
     CHECK_STATUS(etslock_guard_status(lost), ETSLOCK_REVOKED);
     CHECK_STATUS(etslock_guard_commit(lost), ETSLOCK_REVOKED);
 
@@ -667,8 +559,8 @@ static void losing_one_key_at_the_release_time(void)
 static void only_named_keys_are_covered(void)
 {
     const etslock_key keys[] = {KEY("a"), KEY("b")};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
     etslock_tuples *tuples = (etslock_tuples *)table;
 
@@ -702,8 +594,8 @@ static int32_t stage_three(etslock_guard *guard, const etslock_tuple *tuples, si
 static void writes_commit_together(void)
 {
     const etslock_key keys[] = {KEY("a"), KEY("b"), KEY("c")};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
     etslock_result result;
     int32_t code = 5;
@@ -732,7 +624,7 @@ static void writes_commit_together(void)
     CHECK_STATUS(etslock_guard_commit(guard), ETSLOCK_OK);
     CHECK(has_value(table, "a", "new") && has_value(table, "b", "new"));
     CHECK_STATUS(etslock_table_member(table, "c", 1), ETSLOCK_NOT_FOUND);
-    CHECK(count_locks(table) == 3);
+    CHECK(count_locks(NULL, table) == 3);
     CHECK_STATUS(etslock_guard_cancel(guard), ETSLOCK_OK);
 
     CASE("C-7: a callback that returns 0 publishes all of its keys");
@@ -777,7 +669,7 @@ static int32_t count_all_keys(etslock_guard *guard, const etslock_tuple *tuples,
 static void *count_fifty_times(void *argument)
 {
     struct counting *counting = argument;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     int i;
     for (i = 0; i < 50; i++)
         CHECK_STATUS(etslock_with_locks(counting->table, counting->keys, counting->key_count,
@@ -792,7 +684,7 @@ static void counters_over_several_keys(void)
     const etslock_key two[] = {KEY("z"), KEY("x")};
     static const char *const names[] = {"x", "y", "z"};
     static const int64_t wanted[] = {200, 100, 200};
-    etslock_table *table = new_table(ETSLOCK_SET);
+    etslock_table *table = new_table();
     struct counting counting[4];
     pthread_t threads[4];
     int64_t value = 0;
@@ -822,13 +714,13 @@ static int32_t locks_inside(etslock_guard *guard, const etslock_tuple *tuples, s
     const etslock_key others[] = {KEY("d"), KEY("c")};
     const etslock_key overlapping[] = {KEY("e"), KEY("b")};
     etslock_table *table = user_data;
-    etslock_options options = patient();
+    etslock_options options = patient(NULL);
     etslock_guard *inner = NULL;
     (void)guard, (void)tuples, (void)tuple_count;
 
     CASE("C-13: a lock inside a lock");
     CHECK_STATUS(etslock_acquire_locks(table, others, 2, &options, &inner), ETSLOCK_OK);
-    CHECK(count_locks(table) == 4);
+    CHECK(count_locks(NULL, table) == 4);
     CHECK_STATUS(etslock_guard_insert(inner, "d", 1, "1", 1), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_insert(inner, "a", 1, "1", 1), ETSLOCK_ERR_NOT_COVERED);
     CHECK_STATUS(etslock_guard_release(inner), ETSLOCK_OK);
@@ -840,21 +732,21 @@ static int32_t locks_inside(etslock_guard *guard, const etslock_tuple *tuples, s
     CHECK(inner == NULL);
     CHECK_STATUS(etslock_with_locks(table, overlapping, 2, do_nothing, NULL, &options, NULL),
                  ETSLOCK_DEADLOCK);
-    CHECK(count_locks(table) == 2 && !is_locked(NULL, table, "e"));
+    CHECK(count_locks(NULL, table) == 2 && !is_locked(NULL, table, "e"));
     return 0;
 }
 
 static void nested_locks(void)
 {
     const etslock_key keys[] = {KEY("a"), KEY("b")};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     int run_on;
     for (run_on = ETSLOCK_RUN_ON_WORKER; run_on <= ETSLOCK_RUN_ON_CALLER; run_on++) {
         options.run_on = run_on;
         CHECK_STATUS(etslock_with_locks(table, keys, 2, locks_inside, table, &options, NULL),
                      ETSLOCK_OK);
-        CHECK(count_locks(table) == 0);
+        CHECK(count_locks(NULL, table) == 0);
     }
     CHECK(has_value(table, "d", "1"));
     etslock_table_free(table);
@@ -864,8 +756,8 @@ static void the_holder_is_gone(void)
 {
     const etslock_key keys[] = {KEY("a"), KEY("b")};
     const etslock_key wanted[] = {KEY("b"), KEY("c"), KEY("a")};
-    etslock_table *table = new_table(ETSLOCK_SET);
-    etslock_options options = patient();
+    etslock_table *table = new_table();
+    etslock_options options = patient(NULL);
     etslock_guard *guard = NULL;
     struct waiter holder;
     int64_t begin = now_ms();
@@ -876,14 +768,14 @@ static void the_holder_is_gone(void)
     start_waiter(&holder, table, keys, 2, &options);
     REQUIRE(pthread_join(holder.thread, NULL) == 0);
     CHECK_STATUS(holder.status, ETSLOCK_OK);
-    options = patient();
+    options = patient(NULL);
     CHECK_STATUS(etslock_acquire_locks(table, wanted, 3, &options, &guard), ETSLOCK_OK);
     CHECK(now_ms() - begin >= 58);
-    CHECK(count_locks(table) == 3);
+    CHECK(count_locks(NULL, table) == 3);
     CHECK_STATUS(etslock_guard_release(holder.guard), ETSLOCK_REVOKED);
-    CHECK(count_locks(table) == 3);
+    CHECK(count_locks(NULL, table) == 3);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
-    CHECK(count_locks(table) == 0);
+    CHECK(count_locks(NULL, table) == 0);
     etslock_table_free(table);
 }
 

@@ -7,33 +7,14 @@
  * first tenth is the base line: by then every structure has its working size.
  */
 #include "check.h"
+#include "locks.h"
+#include "processes.h"
 
 #include <pthread.h>
-#include <unistd.h>
 
 enum { MIB = 1024 * 1024, VALUE_WRITES = 1000 };
 
 static etslock_table *table;
-
-static long resident_kib(void)
-{
-    long total = 0, resident = 0;
-    FILE *statm = fopen("/proc/self/statm", "r");
-    REQUIRE(statm != NULL);
-    REQUIRE(fscanf(statm, "%ld %ld", &total, &resident) == 2);
-    fclose(statm);
-    return resident * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
-static int32_t do_nothing(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
-                          void *user_data)
-{
-    (void)guard;
-    (void)tuples;
-    (void)tuple_count;
-    (void)user_data;
-    return 0;
-}
 
 struct share {
     int thread;
@@ -91,9 +72,9 @@ static void fresh_keys(int threads, long cycles)
 {
     long base, after;
     run_cycles(threads, 0, cycles / 10);
-    base = resident_kib();
+    base = resident_bytes() / 1024;
     run_cycles(threads, cycles / 10, cycles);
-    after = resident_kib();
+    after = resident_bytes() / 1024;
     printf("%ld fresh keys, %d thread(s): %ld KiB after a tenth, %ld KiB at the end\n", cycles,
            threads, base, after);
     CHECK(after - base < 2 * 1024);
@@ -117,9 +98,9 @@ static void large_values(void)
     long base, after;
     REQUIRE(value != NULL);
     overwrite(value, 0, VALUE_WRITES / 10);
-    base = resident_kib();
+    base = resident_bytes() / 1024;
     overwrite(value, VALUE_WRITES / 10, VALUE_WRITES);
-    after = resident_kib();
+    after = resident_bytes() / 1024;
     printf("%d values of 1 MiB under one key: %ld KiB after a tenth, %ld KiB at the end\n",
            VALUE_WRITES, base, after);
     CHECK(after - base < 16 * 1024);

@@ -2,26 +2,13 @@
  * through a guard only. Checks C-1, C-9, C-14 and the access ETSLOCK_GUARDED.
  */
 #include "check.h"
+#include "locks.h"
 
 #include <pthread.h>
-#include <time.h>
 #include <unistd.h>
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void nap_1_ms(void)
-{
-    struct timespec time = {0, 1000000};
-    nanosleep(&time, NULL);
-}
-
-static etslock_status new_table(const char *name, int32_t type, int32_t access,
-                                etslock_table **out_table)
+static etslock_status make(const char *name, int32_t type, int32_t access,
+                           etslock_table **out_table)
 {
     etslock_table_options options;
     etslock_table_options_init(&options, sizeof options);
@@ -29,14 +16,6 @@ static etslock_status new_table(const char *name, int32_t type, int32_t access,
     options.access = access;
     options.name = name;
     return etslock_table_new(&options, out_table);
-}
-
-static etslock_table *new_named(const char *name)
-{
-    etslock_table *table = NULL;
-    REQUIRE(new_table(name, ETSLOCK_SET, ETSLOCK_PUBLIC, &table) == ETSLOCK_OK);
-    REQUIRE(table != NULL);
-    return table;
 }
 
 static etslock_table *open_named(const char *name)
@@ -47,39 +26,6 @@ static etslock_table *open_named(const char *name)
     return table;
 }
 
-static etslock_guard *hold(etslock_table *table, const char *key)
-{
-    etslock_options options;
-    etslock_guard *guard = NULL;
-    etslock_options_init(&options, sizeof options);
-    options.exec_timeout_ms = ETSLOCK_INFINITE;
-    REQUIRE(etslock_acquire(table, key, strlen(key), &options, &guard) == ETSLOCK_OK);
-    return guard;
-}
-
-static etslock_status try_lock(etslock_table *table, const char *key)
-{
-    etslock_options options;
-    etslock_guard *guard = NULL;
-    etslock_status status;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = 0;
-    status = etslock_acquire(table, key, strlen(key), &options, &guard);
-    return status == ETSLOCK_OK ? etslock_guard_cancel(guard) : status;
-}
-
-static void await_waiting(uint64_t wanted)
-{
-    int64_t end = now_ms() + 20000;
-    etslock_stats stats;
-    etslock_stats_init(&stats, sizeof stats);
-    do {
-        REQUIRE(now_ms() < end);
-        nap_1_ms();
-        REQUIRE(etslock_lock_table_stats(NULL, &stats) == ETSLOCK_OK);
-    } while (stats.waiting != wanted);
-}
-
 struct waiter {
     pthread_t thread;
     etslock_table *table;
@@ -87,13 +33,6 @@ struct waiter {
     int use_callback;
     etslock_status status;
 };
-
-static int32_t do_nothing(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
-                          void *user_data)
-{
-    (void)guard, (void)tuples, (void)tuple_count, (void)user_data;
-    return 0;
-}
 
 static void *wait_for_k(void *argument)
 {
@@ -143,11 +82,11 @@ static void a_name_finds_its_table(void)
     CHECK(again == NULL);
 
     CASE("names: a name is taken once");
-    table = new_named("n");
+    table = new_table_named("n");
     again = (etslock_table *)&table;
-    CHECK_STATUS(new_table("n", ETSLOCK_SET, ETSLOCK_PUBLIC, &again), ETSLOCK_EXISTS);
+    CHECK_STATUS(make("n", ETSLOCK_SET, ETSLOCK_PUBLIC, &again), ETSLOCK_EXISTS);
     CHECK(again == NULL);
-    CHECK_STATUS(new_table("n", ETSLOCK_BAG, ETSLOCK_GUARDED, &again), ETSLOCK_EXISTS);
+    CHECK_STATUS(make("n", ETSLOCK_BAG, ETSLOCK_GUARDED, &again), ETSLOCK_EXISTS);
     CHECK_STATUS(etslock_table_open("N", &again), ETSLOCK_NOT_FOUND);
     CHECK_STATUS(etslock_table_open("nn", &again), ETSLOCK_NOT_FOUND);
 
@@ -163,7 +102,7 @@ static void a_name_finds_its_table(void)
     CASE("names: the name is copied");
     {
         char name[] = "copied";
-        again = new_named(name);
+        again = new_table_named(name);
         name[0] = 'x';
         CHECK_STATUS(etslock_table_open("xopied", &opened), ETSLOCK_NOT_FOUND);
         opened = open_named("copied");
@@ -174,13 +113,13 @@ static void a_name_finds_its_table(void)
     CASE("C-14: the name is free when the last handle is closed, not before");
     opened = open_named("n");
     etslock_table_free(table);
-    CHECK_STATUS(new_table("n", ETSLOCK_SET, ETSLOCK_PUBLIC, &again), ETSLOCK_EXISTS);
+    CHECK_STATUS(make("n", ETSLOCK_SET, ETSLOCK_PUBLIC, &again), ETSLOCK_EXISTS);
     table = open_named("n");
     etslock_table_free(opened);
-    CHECK_STATUS(new_table("n", ETSLOCK_SET, ETSLOCK_PUBLIC, &again), ETSLOCK_EXISTS);
+    CHECK_STATUS(make("n", ETSLOCK_SET, ETSLOCK_PUBLIC, &again), ETSLOCK_EXISTS);
     etslock_table_free(table);
     CHECK_STATUS(etslock_table_open("n", &again), ETSLOCK_NOT_FOUND);
-    table = new_named("n");
+    table = new_table_named("n");
     etslock_table_free(table);
 }
 
@@ -192,18 +131,18 @@ static void bad_names(void)
     CASE("names: UTF-8, 1 to 255 bytes");
     memset(name, 'n', sizeof name);
     name[256] = '\0';
-    CHECK_STATUS(new_table(name, ETSLOCK_SET, ETSLOCK_PUBLIC, &table), ETSLOCK_ERR_INVALID);
+    CHECK_STATUS(make(name, ETSLOCK_SET, ETSLOCK_PUBLIC, &table), ETSLOCK_ERR_INVALID);
     CHECK_STATUS(etslock_table_open(name, &table), ETSLOCK_ERR_INVALID);
     name[255] = '\0';
-    CHECK_STATUS(new_table(name, ETSLOCK_SET, ETSLOCK_PUBLIC, &table), ETSLOCK_OK);
+    CHECK_STATUS(make(name, ETSLOCK_SET, ETSLOCK_PUBLIC, &table), ETSLOCK_OK);
     etslock_table_free(table);
-    CHECK_STATUS(new_table("", ETSLOCK_SET, ETSLOCK_PUBLIC, &table), ETSLOCK_ERR_INVALID);
+    CHECK_STATUS(make("", ETSLOCK_SET, ETSLOCK_PUBLIC, &table), ETSLOCK_ERR_INVALID);
     CHECK_STATUS(etslock_table_open("", &table), ETSLOCK_ERR_INVALID);
-    CHECK_STATUS(new_table("\xff\xfe", ETSLOCK_SET, ETSLOCK_PUBLIC, &table),
+    CHECK_STATUS(make("\xff\xfe", ETSLOCK_SET, ETSLOCK_PUBLIC, &table),
                  ETSLOCK_ERR_INVALID);
     CHECK_STATUS(etslock_table_open("\xff\xfe", &table), ETSLOCK_ERR_INVALID);
     CHECK(table == NULL);
-    table = new_named("\xc3\xa4\xc3\xb6\xc3\xbc");
+    table = new_table_named("\xc3\xa4\xc3\xb6\xc3\xbc");
     etslock_table_free(table);
 
     CASE("names: NULL");
@@ -214,7 +153,7 @@ static void bad_names(void)
 
 static void two_handles_are_one_table(void)
 {
-    etslock_table *one = new_named("shared");
+    etslock_table *one = new_table_named("shared");
     etslock_table *two = open_named("shared");
     etslock_guard *guard;
     etslock_locks *locks = NULL;
@@ -256,7 +195,7 @@ static void closing_one_handle(void)
 {
     static const int32_t queues[] = {ETSLOCK_QUEUE_FAIR, ETSLOCK_QUEUE_FIFO,
                                      ETSLOCK_QUEUE_POLLING};
-    etslock_table *one = new_named("shared");
+    etslock_table *one = new_table_named("shared");
     etslock_table *two = open_named("shared");
     etslock_guard *guard = hold(one, "k");
     struct waiter through_one[3];
@@ -268,11 +207,11 @@ static void closing_one_handle(void)
         start_waiter(&through_one[i], one, queues[i], i % 2);
         start_waiter(&through_two[i], two, queues[i], (i + 1) % 2);
     }
-    await_waiting(6);
+    await_waiting(NULL, 6);
     etslock_table_free(one);
     for (i = 0; i < 3; i++)
         join_waiter(&through_one[i], ETSLOCK_CLOSED);
-    await_waiting(3);
+    await_waiting(NULL, 3);
     CHECK_STATUS(etslock_guard_status(guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
     for (i = 0; i < 3; i++)
@@ -281,7 +220,7 @@ static void closing_one_handle(void)
     CASE("C-14: the last handle's waiters get CLOSED too");
     guard = hold(two, "k");
     start_waiter(&through_two[0], two, ETSLOCK_QUEUE_FAIR, 0);
-    await_waiting(1);
+    await_waiting(NULL, 1);
     etslock_table_free(two);
     join_waiter(&through_two[0], ETSLOCK_CLOSED);
     CHECK_STATUS(etslock_guard_cancel(guard), ETSLOCK_OK);
@@ -289,7 +228,7 @@ static void closing_one_handle(void)
 
 static void a_new_table_of_an_old_name(void)
 {
-    etslock_table *old = new_named("reborn");
+    etslock_table *old = new_table_named("reborn");
     etslock_table *table = NULL;
     etslock_guard *guard = hold(old, "k");
     etslock_guard *fresh;
@@ -301,7 +240,7 @@ static void a_new_table_of_an_old_name(void)
     CHECK_STATUS(etslock_table_insert(old, "k", 1, "old", 3), ETSLOCK_OK);
     etslock_table_free(old);
     CHECK_STATUS(etslock_table_open("reborn", &table), ETSLOCK_NOT_FOUND);
-    CHECK_STATUS(new_table("reborn", ETSLOCK_BAG, ETSLOCK_PUBLIC, &table), ETSLOCK_OK);
+    CHECK_STATUS(make("reborn", ETSLOCK_BAG, ETSLOCK_PUBLIC, &table), ETSLOCK_OK);
     CHECK_STATUS(etslock_table_member(table, "k", 1), ETSLOCK_NOT_FOUND);
     fresh = hold(table, "k");
 
@@ -353,21 +292,6 @@ static int32_t write_inside(etslock_guard *guard, const etslock_tuple *tuples, s
     return 0;
 }
 
-static int has_value(etslock_table *table, const char *key, const void *value, size_t value_len)
-{
-    etslock_tuples *tuples = NULL;
-    const etslock_tuple *data;
-    size_t count = 0;
-    int equal;
-    if (etslock_table_lookup(table, key, strlen(key), &tuples) != ETSLOCK_OK)
-        return 0;
-    data = etslock_tuples_data(tuples, &count);
-    equal = count == 1 && data[0].value_len == value_len
-            && memcmp(data[0].value, value, value_len) == 0;
-    etslock_tuples_free(tuples);
-    return equal;
-}
-
 static void guarded_tables(void)
 {
     static const int32_t types[] = {ETSLOCK_SET, ETSLOCK_BAG, ETSLOCK_DUPLICATE_BAG};
@@ -382,7 +306,7 @@ static void guarded_tables(void)
         size_t count = 0;
 
         CASE("guarded: writes through a guard work");
-        CHECK_STATUS(new_table("guarded", types[i], ETSLOCK_GUARDED, &table), ETSLOCK_OK);
+        CHECK_STATUS(make("guarded", types[i], ETSLOCK_GUARDED, &table), ETSLOCK_OK);
         guard = hold(table, "k");
         CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "v", 1), ETSLOCK_OK);
         CHECK_STATUS(etslock_guard_commit(guard), ETSLOCK_OK);
@@ -398,7 +322,7 @@ static void guarded_tables(void)
         check_refusals(opened, types[i]);
 
         CASE("guarded: reads need no guard");
-        CHECK(has_value(table, "k", "v", 1) && has_value(opened, "k", "v", 1));
+        CHECK(has_value(table, "k", "v") && has_value(opened, "k", "v"));
         CHECK_STATUS(etslock_table_member(table, "k", 1), ETSLOCK_OK);
         CHECK_STATUS(etslock_table_count(table, &count), ETSLOCK_OK);
         CHECK(count == 1);
@@ -413,7 +337,7 @@ static void guarded_tables(void)
         if (types[i] == ETSLOCK_SET) {
             CHECK_STATUS(etslock_with_lock(table, "k", 1, write_inside, table, NULL, NULL),
                          ETSLOCK_OK);
-            CHECK(has_value(table, "k", "w", 1));
+            CHECK(has_value(table, "k", "w"));
         }
 
         CASE("guarded: deletions through a guard work");
@@ -445,7 +369,7 @@ static void *make_or_open(void *argument)
     int i;
     for (i = 0; i < 200; i++) {
         etslock_table *table = NULL;
-        etslock_status status = new_table("contested", ETSLOCK_SET, ETSLOCK_PUBLIC, &table);
+        etslock_status status = make("contested", ETSLOCK_SET, ETSLOCK_PUBLIC, &table);
         if (status == ETSLOCK_OK) {
             opener->made++;
         } else {

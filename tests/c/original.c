@@ -5,10 +5,10 @@
  * rounding, its upper bounds are wide because the machine may be busy.
  */
 #include "check.h"
+#include "locks.h"
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
 
 #define KEY "key", 3
 
@@ -17,61 +17,6 @@ enum {
     SOON_MS = 2000,  /* far above any timeout in this file, far below "it hung" */
     AMPLE_MS = 20000 /* a timeout that must not be what ends a wait */
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void sleep_ms(long ms)
-{
-    struct timespec pause;
-    pause.tv_sec = ms / 1000;
-    pause.tv_nsec = ms % 1000 * 1000000;
-    nanosleep(&pause, NULL);
-}
-
-static etslock_options options_of(int64_t wait_ms, int64_t exec_ms, int64_t fail_ms)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = wait_ms;
-    options.exec_timeout_ms = exec_ms;
-    options.fail_timeout_ms = fail_ms;
-    return options;
-}
-
-static etslock_table *new_table(int32_t type)
-{
-    etslock_table_options options;
-    etslock_table *table = NULL;
-    etslock_table_options_init(&options, sizeof options);
-    options.type = type;
-    REQUIRE(etslock_table_new(&options, &table) == ETSLOCK_OK);
-    return table;
-}
-
-static int tuple_is(const etslock_tuple *tuple, const char *value)
-{
-    return tuple->value_len == strlen(value) &&
-           memcmp(tuple->value, value, tuple->value_len) == 0;
-}
-
-/* Whether the key has exactly one tuple, with this value. */
-static int holds_only(etslock_table *table, const char *value)
-{
-    etslock_tuples *tuples = NULL;
-    size_t count = 0;
-    int only = 0;
-    if (etslock_table_lookup(table, KEY, &tuples) == ETSLOCK_OK) {
-        const etslock_tuple *data = etslock_tuples_data(tuples, &count);
-        only = count == 1 && tuple_is(&data[0], value);
-    }
-    etslock_tuples_free(tuples);
-    return only;
-}
 
 /* One caller on a thread of its own, and what its callback does. */
 struct caller {
@@ -159,7 +104,7 @@ static void caller_join(struct caller *caller)
 
 static void the_example(int unguarded, int32_t run_on)
 {
-    etslock_table *table = new_table(ETSLOCK_SET);
+    etslock_table *table = new_table();
     struct caller holder, second;
     caller_init(&holder, table, "nope");
     caller_init(&second, table, "yup");
@@ -176,7 +121,7 @@ static void the_example(int unguarded, int32_t run_on)
     CHECK_STATUS(second.answer, ETSLOCK_OK);
     CHECK(second.saw_nope); /* it waited for the first one's write */
     CHECK(second.ended_ms - holder.began_ms >= 100 - SLACK_MS);
-    CHECK(holds_only(table, "yup"));
+    CHECK(has_value(table, "key", "yup"));
     caller_end(&holder);
     caller_end(&second);
     etslock_table_free(table);
@@ -184,7 +129,7 @@ static void the_example(int unguarded, int32_t run_on)
 
 static void exec_timeout(void)
 {
-    etslock_table *table = new_table(ETSLOCK_DUPLICATE_BAG);
+    etslock_table *table = new_table_of(ETSLOCK_DUPLICATE_BAG);
     struct caller runaway, next;
     caller_init(&runaway, table, "nope");
     caller_init(&next, table, "yup");
@@ -204,7 +149,7 @@ static void exec_timeout(void)
     sem_post(&runaway.finish);
     sem_wait(&runaway.freed);
     CHECK_STATUS(runaway.write, ETSLOCK_REVOKED);
-    CHECK(holds_only(table, "yup"));
+    CHECK(has_value(table, "key", "yup"));
     caller_end(&runaway);
     caller_end(&next);
     etslock_table_free(table);
@@ -212,7 +157,7 @@ static void exec_timeout(void)
 
 static void wait_timeout(void)
 {
-    etslock_table *table = new_table(ETSLOCK_DUPLICATE_BAG);
+    etslock_table *table = new_table_of(ETSLOCK_DUPLICATE_BAG);
     struct caller holder, late;
     caller_init(&holder, table, "yup");
     caller_init(&late, table, "nope");
@@ -231,7 +176,7 @@ static void wait_timeout(void)
     caller_join(&holder);
     CHECK_STATUS(holder.answer, ETSLOCK_OK);
     CHECK(late.runs == 0);
-    CHECK(holds_only(table, "yup"));
+    CHECK(has_value(table, "key", "yup"));
     caller_end(&holder);
     caller_end(&late);
     etslock_table_free(table);
@@ -256,7 +201,7 @@ static void *vanish(void *user_data)
 
 static void fail_timeout_of_a_guard(void)
 {
-    etslock_table *table = new_table(ETSLOCK_DUPLICATE_BAG);
+    etslock_table *table = new_table_of(ETSLOCK_DUPLICATE_BAG);
     struct vanishing vanishing = {NULL, NULL, 0};
     struct caller next;
     pthread_t thread;
@@ -272,14 +217,14 @@ static void fail_timeout_of_a_guard(void)
 
     CHECK_STATUS(etslock_guard_status(vanishing.guard), ETSLOCK_REVOKED);
     CHECK_STATUS(etslock_guard_release(vanishing.guard), ETSLOCK_REVOKED);
-    CHECK(holds_only(table, "yup"));
+    CHECK(has_value(table, "key", "yup"));
     caller_end(&next);
     etslock_table_free(table);
 }
 
 static void fail_timeout_of_a_callback(void)
 {
-    etslock_table *table = new_table(ETSLOCK_DUPLICATE_BAG);
+    etslock_table *table = new_table_of(ETSLOCK_DUPLICATE_BAG);
     struct caller stuck, next;
     caller_init(&stuck, table, "nope");
     caller_init(&next, table, "yup");
@@ -298,7 +243,7 @@ static void fail_timeout_of_a_callback(void)
     caller_join(&stuck);
     CHECK_STATUS(stuck.write, ETSLOCK_REVOKED);
     CHECK_STATUS(stuck.answer, ETSLOCK_EXEC_TIMEOUT);
-    CHECK(holds_only(table, "yup"));
+    CHECK(has_value(table, "key", "yup"));
     caller_end(&stuck);
     caller_end(&next);
     etslock_table_free(table);
@@ -306,8 +251,8 @@ static void fail_timeout_of_a_callback(void)
 
 static void no_collision(void)
 {
-    etslock_table *first = new_table(ETSLOCK_DUPLICATE_BAG);
-    etslock_table *second = new_table(ETSLOCK_DUPLICATE_BAG);
+    etslock_table *first = new_table_of(ETSLOCK_DUPLICATE_BAG);
+    etslock_table *second = new_table_of(ETSLOCK_DUPLICATE_BAG);
     struct caller holder, other;
     caller_init(&holder, first, "nope");
     caller_init(&other, second, "yup");
@@ -318,14 +263,14 @@ static void no_collision(void)
     sem_wait(&holder.holding);
     call(&other); /* the first table's key stays locked until this has returned */
     CHECK_STATUS(other.answer, ETSLOCK_OK);
-    CHECK(holds_only(second, "yup"));
+    CHECK(has_value(second, "key", "yup"));
     CHECK_STATUS(etslock_table_member(first, KEY), ETSLOCK_NOT_FOUND);
 
     sem_post(&holder.finish);
     caller_join(&holder);
     CHECK_STATUS(holder.answer, ETSLOCK_OK);
-    CHECK(holds_only(first, "nope"));
-    CHECK(holds_only(second, "yup"));
+    CHECK(has_value(first, "key", "nope"));
+    CHECK(has_value(second, "key", "yup"));
     caller_end(&holder);
     caller_end(&other);
     etslock_table_free(first);
@@ -376,7 +321,7 @@ static void *count_up(void *user_data)
 
 static void many_callers(void)
 {
-    etslock_table *table = new_table(ETSLOCK_SET);
+    etslock_table *table = new_table();
     struct counting counting[COUNTERS];
     pthread_t threads[COUNTERS];
     etslock_tuples *found = NULL;

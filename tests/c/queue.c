@@ -5,75 +5,24 @@
  * the one before in the queue.
  */
 #include "check.h"
+#include "locks.h"
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { MOST_WAITERS = 8 };
 
-static int64_t now_ms(void)
+static etslock_options patient_in(int32_t queue)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void nap_1_ms(void)
-{
-    struct timespec time = {0, 1000000};
-    nanosleep(&time, NULL);
-}
-
-static etslock_options patient(int32_t queue)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = ETSLOCK_INFINITE;
-    options.exec_timeout_ms = ETSLOCK_INFINITE;
+    etslock_options options = patient(NULL);
     options.queue = queue;
     return options;
 }
 
-static etslock_status try_lock(etslock_table *table, int32_t queue)
+static etslock_status try_lock_in(int32_t queue, etslock_table *table)
 {
-    etslock_options options = patient(queue);
-    etslock_guard *guard = NULL;
-    etslock_status status;
-    options.wait_timeout_ms = 0;
-    status = etslock_acquire(table, "k", 1, &options, &guard);
-    return status == ETSLOCK_OK ? etslock_guard_cancel(guard) : status;
-}
-
-static uint64_t count_waiters(etslock_table *table)
-{
-    etslock_locks *locks = NULL;
-    etslock_lock_info info;
-    info.struct_size = sizeof info;
-    info.waiters = 0;
-    REQUIRE(etslock_lock_table_locks(NULL, table, &locks) == ETSLOCK_OK);
-    if (etslock_locks_count(locks) == 1)
-        REQUIRE(etslock_locks_get(locks, 0, &info) == ETSLOCK_OK);
-    etslock_locks_free(locks);
-    return info.waiters;
-}
-
-static uint64_t count_waiting(void)
-{
-    etslock_stats stats;
-    etslock_stats_init(&stats, sizeof stats);
-    REQUIRE(etslock_lock_table_stats(NULL, &stats) == ETSLOCK_OK);
-    return stats.waiting;
-}
-
-static void await_waiters(etslock_table *table, uint64_t wanted)
-{
-    int64_t end = now_ms() + 20000;
-    while (count_waiters(table) != wanted) {
-        REQUIRE(now_ms() < end);
-        nap_1_ms();
-    }
+    return try_lock_with(patient_in(queue), table, "k");
 }
 
 /* A line of threads that wait for the key "k", and the order in which they got it. */
@@ -140,7 +89,7 @@ static void *wait_in_line(void *argument)
 
 static void begin_line(struct line *line, etslock_table *table)
 {
-    etslock_options options = patient(ETSLOCK_QUEUE_FAIR);
+    etslock_options options = patient_in(ETSLOCK_QUEUE_FAIR);
     memset(line, 0, sizeof *line);
     line->table = table;
     REQUIRE(etslock_acquire(table, "k", 1, &options, &line->held) == ETSLOCK_OK);
@@ -155,7 +104,7 @@ static struct waiter *start_waiter(struct line *line, int32_t queue, int64_t wai
     waiter->number = line->started++;
     waiter->table = table;
     waiter->use_callback = waiter->number % 2;
-    waiter->options = patient(queue);
+    waiter->options = patient_in(queue);
     waiter->options.wait_timeout_ms = wait_timeout_ms;
     REQUIRE(pthread_create(&waiter->thread, NULL, wait_in_line, waiter) == 0);
     return waiter;
@@ -163,9 +112,9 @@ static struct waiter *start_waiter(struct line *line, int32_t queue, int64_t wai
 
 static struct waiter *enqueue(struct line *line, int32_t queue)
 {
-    uint64_t before = count_waiters(line->table);
+    uint64_t before = queue_length(NULL, line->table, "k");
     struct waiter *waiter = start_waiter(line, queue, ETSLOCK_INFINITE, line->table);
-    await_waiters(line->table, before + 1);
+    await_queue(NULL, line->table, "k", before + 1);
     return waiter;
 }
 
@@ -195,12 +144,12 @@ static void fifo_is_strict(etslock_table *table)
         begin_line(&line, table);
         for (i = 0; i < MOST_WAITERS; i++)
             enqueue(&line, ETSLOCK_QUEUE_FIFO);
-        CHECK(count_waiting() == MOST_WAITERS);
+        CHECK(stats_of(NULL).waiting == MOST_WAITERS);
         CHECK_STATUS(etslock_guard_release(line.held), ETSLOCK_OK);
         for (i = 0; i < MOST_WAITERS; i++)
             join_waiter(&line.waiters[i], ETSLOCK_OK);
         check_order(&line, wanted, MOST_WAITERS);
-        CHECK(count_waiting() == 0);
+        CHECK(stats_of(NULL).waiting == 0);
     }
 }
 
@@ -222,11 +171,11 @@ static void nobody_passes_a_fifo_waiter(etslock_table *table)
     CHECK_STATUS(etslock_guard_release(line.held), ETSLOCK_OK);
     for (i = 0; i < 3; i++) {
         /* The head may still be asleep: the lock is its own all the same. */
-        CHECK_STATUS(try_lock(table, ETSLOCK_QUEUE_FAIR), ETSLOCK_WAIT_TIMEOUT);
-        CHECK_STATUS(try_lock(table, ETSLOCK_QUEUE_POLLING), ETSLOCK_WAIT_TIMEOUT);
-        CHECK_STATUS(try_lock(table, ETSLOCK_QUEUE_FIFO), ETSLOCK_WAIT_TIMEOUT);
+        CHECK_STATUS(try_lock_in(ETSLOCK_QUEUE_FAIR, table), ETSLOCK_WAIT_TIMEOUT);
+        CHECK_STATUS(try_lock_in(ETSLOCK_QUEUE_POLLING, table), ETSLOCK_WAIT_TIMEOUT);
+        CHECK_STATUS(try_lock_in(ETSLOCK_QUEUE_FIFO, table), ETSLOCK_WAIT_TIMEOUT);
         REQUIRE(sem_wait(&got_it) == 0);
-        CHECK(count_waiters(table) == (uint64_t)(2 - i));
+        CHECK(queue_length(NULL, table, "k") == (uint64_t)(2 - i));
         sem_post(&may_leave);
     }
     for (i = 0; i < 3; i++)
@@ -250,13 +199,13 @@ static void leaving_in_the_middle(const char *name)
     enqueue(&line, ETSLOCK_QUEUE_FIFO);
     /* Long enough for the others to line up behind it. */
     start_waiter(&line, ETSLOCK_QUEUE_FIFO, 1500, table);
-    await_waiters(table, 2);
+    await_queue(NULL, table, "k", 2);
     enqueue(&line, ETSLOCK_QUEUE_FIFO);
     start_waiter(&line, ETSLOCK_QUEUE_FIFO, ETSLOCK_INFINITE, second_handle);
-    await_waiters(table, 4);
+    await_queue(NULL, table, "k", 4);
     enqueue(&line, ETSLOCK_QUEUE_FIFO);
     start_waiter(&line, ETSLOCK_QUEUE_FIFO, ETSLOCK_INFINITE, second_handle);
-    await_waiters(table, 6);
+    await_queue(NULL, table, "k", 6);
     enqueue(&line, ETSLOCK_QUEUE_FIFO);
 
     CASE("C-14: waiters through a freed handle leave the queue, wherever they stand");
@@ -267,11 +216,11 @@ static void leaving_in_the_middle(const char *name)
     CASE("C-2: so do waiters whose time is over, and they get no lock afterwards");
     join_waiter(&line.waiters[1], ETSLOCK_WAIT_TIMEOUT);
     CHECK(line.waiters[1].took_ms >= 1498);
-    CHECK(count_waiters(table) == 4);
+    CHECK(queue_length(NULL, table, "k") == 4);
 
     CASE("C-3: the others keep their order, and newcomers stand behind them");
     enqueue(&line, ETSLOCK_QUEUE_FIFO);
-    CHECK(count_waiters(table) == 5);
+    CHECK(queue_length(NULL, table, "k") == 5);
     CHECK_STATUS(etslock_guard_release(line.held), ETSLOCK_OK);
     for (i = 0; i < 8; i++)
         if (i != 1 && i != 3 && i != 5)
@@ -354,7 +303,7 @@ struct hog {
 static void *hog_the_lock(void *argument)
 {
     struct hog *hog = argument;
-    etslock_options options = patient(ETSLOCK_QUEUE_FAIR);
+    etslock_options options = patient_in(ETSLOCK_QUEUE_FAIR);
     while (!__atomic_load_n(&hog->stop, __ATOMIC_RELAXED)) {
         etslock_guard *guard = NULL;
         CHECK_STATUS(etslock_acquire(hog->table, "k", 1, &options, &guard), ETSLOCK_OK);
@@ -374,13 +323,13 @@ static void a_hog_starves_nobody(etslock_table *table)
     hog.table = table;
     REQUIRE(pthread_create(&hog.thread, NULL, hog_the_lock, &hog) == 0);
     for (queue = ETSLOCK_QUEUE_FAIR; queue <= ETSLOCK_QUEUE_FIFO; queue++) {
-        etslock_options options = patient(queue);
+        etslock_options options = patient_in(queue);
         /* Thousands of times the 2 ms after which the release hands over. */
         options.wait_timeout_ms = 10000;
         for (i = 0; i < 20; i++) {
             etslock_guard *guard = NULL;
             CHECK_STATUS(etslock_acquire(table, "k", 1, &options, &guard), ETSLOCK_OK);
-            nap_1_ms();
+            sleep_ms(1);
             CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
         }
     }
@@ -396,7 +345,7 @@ static void polling(etslock_table *table)
 
     for (i = 0; i < 3; i++) {
         struct waiter *waiter;
-        etslock_options options = patient(ETSLOCK_QUEUE_POLLING);
+        etslock_options options = patient_in(ETSLOCK_QUEUE_POLLING);
         etslock_guard *guard = NULL;
         int64_t begin;
 
@@ -408,9 +357,8 @@ static void polling(etslock_table *table)
         waiter->table = table;
         waiter->options = options;
         REQUIRE(pthread_create(&waiter->thread, NULL, wait_in_line, waiter) == 0);
-        while (count_waiting() != 1)
-            nap_1_ms();
-        CHECK(count_waiters(table) == 0);
+        await_waiting(NULL, 1);
+        CHECK(queue_length(NULL, table, "k") == 0);
         CHECK_STATUS(etslock_guard_release(line.held), ETSLOCK_OK);
         join_waiter(waiter, ETSLOCK_OK);
         CHECK(line.granted == 1);
@@ -444,10 +392,9 @@ static void a_queued_waiter_before_a_polling_one(etslock_table *table)
     line.may_leave = &may_leave;
     line.got_it = &got_it;
     poller = start_waiter(&line, ETSLOCK_QUEUE_POLLING, ETSLOCK_INFINITE, table);
-    while (count_waiting() != 1)
-        nap_1_ms();
+    await_waiting(NULL, 1);
     enqueue(&line, ETSLOCK_QUEUE_FIFO);
-    CHECK(count_waiters(table) == 1);
+    CHECK(queue_length(NULL, table, "k") == 1);
     CHECK_STATUS(etslock_guard_release(line.held), ETSLOCK_OK);
     REQUIRE(sem_wait(&got_it) == 0);
     CHECK(line.order[0] == 1);

@@ -53,16 +53,11 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include "check.h"
+#include "locks.h"
+#include "processes.h"
 
 #include <limits.h>
 #include <pthread.h>
-#include <sys/resource.h>
-#include <sys/types.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 /* --- names, texts and the version --- */
 
@@ -157,59 +152,7 @@ static void version(void)
 
 static const etslock_key both[] = {{"a", 1}, {"b", 1}};
 
-static etslock_table *new_table(void)
-{
-    etslock_table *table = NULL;
-    REQUIRE(etslock_table_new(NULL, &table) == ETSLOCK_OK);
-    return table;
-}
-
-static etslock_lock_table *new_lock_table(void)
-{
-    etslock_lock_table *lock_table = NULL;
-    REQUIRE(etslock_lock_table_new(&lock_table) == ETSLOCK_OK);
-    return lock_table;
-}
-
-static etslock_options patient(etslock_lock_table *lock_table)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = ETSLOCK_INFINITE;
-    options.exec_timeout_ms = ETSLOCK_INFINITE;
-    options.lock_table = lock_table;
-    return options;
-}
-
-static size_t locks_in(etslock_lock_table *lock_table)
-{
-    etslock_locks *locks = NULL;
-    size_t count;
-    REQUIRE(etslock_lock_table_locks(lock_table, NULL, &locks) == ETSLOCK_OK);
-    count = etslock_locks_count(locks);
-    etslock_locks_free(locks);
-    return count;
-}
-
-static void await_waiter(etslock_lock_table *lock_table)
-{
-    const struct timespec pause = {0, 1000000};
-    etslock_stats stats;
-    int tries = 0;
-    etslock_stats_init(&stats, sizeof stats);
-    do {
-        REQUIRE(tries++ < 20000);
-        nanosleep(&pause, NULL);
-        REQUIRE(etslock_lock_table_stats(lock_table, &stats) == ETSLOCK_OK);
-    } while (stats.waiting != 1);
-}
-
 static int runs, frees; /* touched with the __atomic builtins */
-
-static void count_free(void *counter)
-{
-    __atomic_fetch_add((int *)counter, 1, __ATOMIC_SEQ_CST);
-}
 
 static int32_t count_run(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
                          void *user_data)
@@ -235,7 +178,7 @@ static void *want_both(void *argument)
     if (waiter->with_callback) {
         etslock_result result;
         memset(&result, 0x5a, sizeof result);
-        options.user_data_free = count_free;
+        options.user_data_free = add_one;
         waiter->status = etslock_with_locks(waiter->table, both, 2, count_run, &frees, &options,
                                             &result);
         CHECK(result.code == 0 && result.data == NULL && result.data_len == 0);
@@ -258,7 +201,7 @@ static void start(struct waiter *waiter, etslock_table *table, etslock_lock_tabl
     waiter->status = -1;
     runs = frees = 0;
     REQUIRE(pthread_create(&waiter->thread, NULL, want_both, waiter) == 0);
-    await_waiter(lock_table);
+    await_waiting(lock_table, 1);
 }
 
 static void finish(struct waiter *waiter, etslock_status wanted)
@@ -288,10 +231,10 @@ static void several_keys_closed(void)
                 etslock_lock_table_free(lock_table);
             finish(&waiter, ETSLOCK_CLOSED);
             if (of_table)
-                CHECK(locks_in(lock_table) == 1);
+                CHECK(count_locks(lock_table, NULL) == 1);
             CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
             if (of_table)
-                CHECK(locks_in(lock_table) == 0);
+                CHECK(count_locks(lock_table, NULL) == 0);
             if (of_table)
                 etslock_lock_table_free(lock_table);
             else
@@ -320,14 +263,14 @@ static void several_keys_revoked(void)
                                          &guard),
                          ETSLOCK_OK);
             start(&waiter, table, lock_table, with_callback);
-            has_other = locks_in(lock_table) == 2;
+            has_other = count_locks(lock_table, NULL) == 2;
             CHECK_STATUS(etslock_lock_table_force_release(lock_table, table, other->key,
                                                           other->key_len),
                          has_other ? ETSLOCK_OK : ETSLOCK_NOT_FOUND);
             taken_away += has_other;
             CHECK_STATUS(etslock_guard_cancel(guard), ETSLOCK_OK);
             finish(&waiter, has_other ? ETSLOCK_REVOKED : ETSLOCK_OK);
-            CHECK(locks_in(lock_table) == 0);
+            CHECK(count_locks(lock_table, NULL) == 0);
             etslock_lock_table_free(lock_table);
             etslock_table_free(table);
         }
@@ -365,8 +308,6 @@ static void several_keys_lost(void)
 
     CASE("C-18: REVOKED when a callback loses one of its keys");
     for (run_on = ETSLOCK_RUN_ON_WORKER; run_on <= ETSLOCK_RUN_ON_CALLER; run_on++) {
-        const struct timespec pause = {0, 1000000};
-        int tries = 0;
         options = patient(victim.lock_table);
         options.run_on = run_on;
         runs = 0;
@@ -374,11 +315,8 @@ static void several_keys_lost(void)
                                         &result),
                      ETSLOCK_REVOKED);
         CHECK(result.code == 0 && result.data == NULL);
-        CHECK(locks_in(victim.lock_table) == 0);
-        while (__atomic_load_n(&runs, __ATOMIC_SEQ_CST) == 0) {
-            REQUIRE(tries++ < 20000);
-            nanosleep(&pause, NULL);
-        }
+        CHECK(count_locks(victim.lock_table, NULL) == 0);
+        WAIT_UNTIL(__atomic_load_n(&runs, __ATOMIC_SEQ_CST) != 0);
         CHECK_STATUS(etslock_table_member(victim.table, "a", 1), ETSLOCK_NOT_FOUND);
     }
 
@@ -387,14 +325,14 @@ static void several_keys_lost(void)
         options = patient(victim.lock_table);
         options.run_on = run_on;
         options.exec_timeout_ms = 0;
-        options.user_data_free = count_free;
+        options.user_data_free = add_one;
         runs = frees = 0;
         CHECK_STATUS(etslock_with_locks(victim.table, both, 2, count_run, &frees, &options,
                                         &result),
                      ETSLOCK_EXEC_TIMEOUT);
         CHECK(result.code == 0 && result.data == NULL);
         CHECK(runs == 0 && frees == 1);
-        CHECK(locks_in(victim.lock_table) == 0);
+        CHECK(count_locks(victim.lock_table, NULL) == 0);
     }
     etslock_lock_table_free(victim.lock_table);
     etslock_table_free(victim.table);
@@ -402,71 +340,30 @@ static void several_keys_lost(void)
 
 /* --- no thread to be had: in a process of its own, which is short of address space --- */
 
-/* Leaves free memory in the heap, below a block that keeps it there. */
-static void *reserve_heap(void)
-{
-    enum { BLOCKS = 64, BLOCK = 64 * 1024 };
-    void *blocks[BLOCKS];
-    void *pin;
-    int i;
-    for (i = 0; i < BLOCKS; i++)
-        REQUIRE((blocks[i] = malloc(BLOCK)) != NULL);
-    REQUIRE((pin = malloc(BLOCK)) != NULL);
-    for (i = 0; i < BLOCKS; i++)
-        free(blocks[i]);
-    return pin;
-}
-
 static int without_threads(void)
 {
     etslock_table *table = new_table();
     etslock_options options = patient(NULL);
-    struct rlimit usual, tight;
-    unsigned long pages = 0;
-    FILE *statm;
-    void *pin;
+    struct without_threads without;
     CASE("C-17: NO_THREAD with several keys; the locks are released");
-    options.user_data_free = count_free;
+    options.user_data_free = add_one;
     options.run_on = ETSLOCK_RUN_ON_CALLER;
     CHECK_STATUS(etslock_with_locks(table, both, 2, count_run, &frees, &options, NULL),
                  ETSLOCK_OK);
     CHECK(runs == 1 && frees == 1);
     options.run_on = ETSLOCK_RUN_ON_WORKER;
-    pin = reserve_heap();
-    REQUIRE((statm = fopen("/proc/self/statm", "r")) != NULL);
-    REQUIRE(fscanf(statm, "%lu", &pages) == 1);
-    fclose(statm);
-    REQUIRE(getrlimit(RLIMIT_AS, &usual) == 0);
-    tight = usual;
-    tight.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
-    REQUIRE(setrlimit(RLIMIT_AS, &tight) == 0);
+    without = forbid_threads();
     runs = frees = 0;
     CHECK_STATUS(etslock_with_locks(table, both, 2, count_run, &frees, &options, NULL),
                  ETSLOCK_ERR_NO_THREAD);
     CHECK(runs == 0 && frees == 1);
-    CHECK(locks_in(NULL) == 0);
-    REQUIRE(setrlimit(RLIMIT_AS, &usual) == 0);
-    free(pin);
+    CHECK(count_locks(NULL, NULL) == 0);
+    allow_threads(&without);
     CHECK_STATUS(etslock_with_locks(table, both, 2, count_run, &frees, &options, NULL),
                  ETSLOCK_OK);
     CHECK(runs == 1 && frees == 2);
     etslock_table_free(table);
     return check_report();
-}
-
-static void no_thread(const char *program)
-{
-    int state = -1;
-    pid_t child = fork();
-    CASE("C-17: NO_THREAD with several keys");
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        alarm(60); /* survives exec: a child that hangs is reported as failed */
-        execl(program, program, "without-threads", (char *)NULL);
-        _exit(127);
-    }
-    REQUIRE(waitpid(child, &state, 0) == child);
-    CHECK(WIFEXITED(state) && WEXITSTATUS(state) == EXIT_SUCCESS);
 }
 
 int main(int argc, char **argv)
@@ -478,6 +375,7 @@ int main(int argc, char **argv)
     several_keys_closed();
     several_keys_revoked();
     several_keys_lost();
-    no_thread(argv[0]);
+    CASE("C-17: NO_THREAD with several keys");
+    CHECK(run_again(argv[0], "without-threads") == EXIT_SUCCESS);
     return check_report();
 }

@@ -5,6 +5,7 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include "check.h"
+#include "locks.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -12,25 +13,12 @@
 #include <semaphore.h>
 
 #define MIB ((size_t)1 << 20)
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 static const int32_t types[] = {ETSLOCK_SET, ETSLOCK_BAG, ETSLOCK_DUPLICATE_BAG};
 
 static int scaled(int full)
 {
-    const char *scale = getenv("ETSLOCK_TEST_SCALE");
-    return scale != NULL && strcmp(scale, "small") == 0 ? full / 20 + 1 : full;
-}
-
-static etslock_table *new_table(int32_t type)
-{
-    etslock_table_options options;
-    etslock_table *table = NULL;
-    etslock_table_options_init(&options, sizeof options);
-    options.type = type;
-    REQUIRE(etslock_table_new(&options, &table) == ETSLOCK_OK);
-    REQUIRE(table != NULL);
-    return table;
+    return is_small_scale() ? full / 20 + 1 : full;
 }
 
 static etslock_status put(etslock_table *table, const char *key, const char *value)
@@ -144,7 +132,7 @@ static void a_set(void)
     etslock_table_free(table);
 
     CASE("ETS: in a set an insert replaces");
-    table = new_table(ETSLOCK_SET);
+    table = new_table();
     CHECK_ROW(table, "k", "");
     CHECK(count_of(table) == 0);
     CHECK_STATUS(put(table, "k", "a"), ETSLOCK_OK);
@@ -163,7 +151,7 @@ static void a_set(void)
 
 static void a_bag(void)
 {
-    etslock_table *table = new_table(ETSLOCK_BAG);
+    etslock_table *table = new_table_of(ETSLOCK_BAG);
     CASE("C-9: a bag keeps one of equal tuples, in its first place");
     CHECK_ROW(table, "k", "");
     CHECK_STATUS(put(table, "k", "a"), ETSLOCK_OK);
@@ -189,7 +177,7 @@ static void a_bag(void)
 
 static void a_duplicate_bag(void)
 {
-    etslock_table *table = new_table(ETSLOCK_DUPLICATE_BAG);
+    etslock_table *table = new_table_of(ETSLOCK_DUPLICATE_BAG);
     CASE("C-9: a duplicate bag keeps all tuples, in order of insertion");
     CHECK_STATUS(put(table, "k", "a"), ETSLOCK_OK);
     CHECK_STATUS(put(table, "k", "a"), ETSLOCK_OK);
@@ -207,7 +195,7 @@ static void inserting_new(void)
     size_t i;
     CASE("ETS: insert_new inserts only if the key has no tuple");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         CHECK_STATUS(put_new(table, "k", "a"), ETSLOCK_OK);
         CHECK_STATUS(put_new(table, "k", "a"), ETSLOCK_EXISTS);
         CHECK_STATUS(put_new(table, "k", "b"), ETSLOCK_EXISTS);
@@ -231,7 +219,7 @@ static void inserting_new(void)
 /* A key "k" on which a, b, a, c were inserted, and a key "l" with a. */
 static etslock_table *filled(int32_t type)
 {
-    etslock_table *table = new_table(type);
+    etslock_table *table = new_table_of(type);
     CHECK_STATUS(put(table, "k", "a"), ETSLOCK_OK);
     CHECK_STATUS(put(table, "k", "b"), ETSLOCK_OK);
     CHECK_STATUS(put(table, "k", "a"), ETSLOCK_OK);
@@ -311,7 +299,7 @@ static void clearing(void)
     size_t i;
     CASE("ETS: clear removes everything, and count counts tuples");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         etslock_cursor *cursor;
         int32_t key;
         CHECK_STATUS(etslock_table_clear(table), ETSLOCK_OK);
@@ -350,7 +338,7 @@ static int64_t number_of(etslock_table *table, const char *key)
 
 static void counting_up(void)
 {
-    etslock_table *table = new_table(ETSLOCK_SET);
+    etslock_table *table = new_table();
     const int64_t start = 40;
     int64_t value = -7;
     size_t i;
@@ -409,7 +397,7 @@ static void counting_up(void)
 
     CASE("update_counter: sets only");
     for (i = 1; i < COUNT_OF(types); i++) {
-        table = new_table(types[i]);
+        table = new_table_of(types[i]);
         CHECK_STATUS(etslock_table_update_counter(table, "k", 1, 1, 0, &value), ETSLOCK_ERR_TYPE);
         CHECK_ROW(table, "k", "");
         CHECK_STATUS(etslock_table_insert(table, "k", 1, &start, sizeof start), ETSLOCK_OK);
@@ -454,7 +442,7 @@ static void bytes_of_every_kind(void)
 
     CASE("tuples: keys and values of any length, NUL bytes and all");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         size_t values = types[i] == ETSLOCK_SET ? 1 : COUNT_OF(lengths);
         for (j = 0; j < COUNT_OF(lengths); j++) {
             for (k = 0; k < COUNT_OF(lengths); k++) {
@@ -484,7 +472,7 @@ static void bytes_of_every_kind(void)
 
     CASE("tuples: what differs behind a NUL byte differs");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         CHECK_STATUS(etslock_table_insert(table, "a", 1, "1", 1), ETSLOCK_OK);
         CHECK_STATUS(etslock_table_insert(table, "a\0", 2, "2", 1), ETSLOCK_OK);
         CHECK_STATUS(etslock_table_insert(table, "a\0b", 3, "3\0x", 3), ETSLOCK_OK);
@@ -504,7 +492,7 @@ static void bytes_of_every_kind(void)
 
     CASE("tuples: NULL with length 0 is the empty string");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         CHECK_STATUS(etslock_table_insert(table, NULL, 0, NULL, 0), ETSLOCK_OK);
         CHECK_STATUS(etslock_table_insert_new(table, "", 0, "x", 1), ETSLOCK_EXISTS);
         CHECK(has_lengths(table, zeros, 0, bytes, 0, 1));
@@ -515,7 +503,7 @@ static void bytes_of_every_kind(void)
 
     CASE("tuples: key and value are copied");
     {
-        etslock_table *table = new_table(ETSLOCK_BAG);
+        etslock_table *table = new_table_of(ETSLOCK_BAG);
         char key[] = "a key of more than 24 bytes.";
         char value[] = "a value of more than 24 bytes";
         CHECK_STATUS(put(table, key, value), ETSLOCK_OK);
@@ -578,7 +566,7 @@ static void snapshots_never_change(void)
 
     CASE("snapshots: a counter's is as immutable as any");
     {
-        etslock_table *table = new_table(ETSLOCK_SET);
+        etslock_table *table = new_table();
         etslock_tuples *tuples;
         int64_t value = 0, seen = 0;
         CHECK_STATUS(etslock_table_update_counter(table, "k", 1, 1, 0, &value), ETSLOCK_OK);
@@ -607,7 +595,7 @@ static void large_values_are_shared(void)
     REQUIRE(bytes != NULL);
     CASE("snapshots: a large value is shared, not copied");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         etslock_guard *guard = NULL;
         etslock_cursor *cursor;
         etslock_tuples *one, *two, *three, *four = NULL, *five = NULL;
@@ -669,7 +657,7 @@ static void cursors(void)
     size_t i;
     CASE("cursor: an empty table has no key");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         etslock_cursor *cursor = new_cursor(table);
         CHECK(next_of(cursor) == NULL);
         CHECK(next_of(cursor) == NULL);
@@ -679,7 +667,7 @@ static void cursors(void)
 
     CASE("cursor: each key once with all its tuples, then the end for ever");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         etslock_cursor *cursor;
         etslock_tuples *tuples;
         int32_t key;
@@ -718,7 +706,7 @@ static void cursors(void)
 
     CASE("cursor: tuples come as they are then, not as they were at the start");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         etslock_cursor *cursor;
         etslock_tuples *tuples;
         int32_t key;
@@ -757,7 +745,7 @@ static void cursors(void)
 
     CASE("cursor: two cursors of a table know nothing of each other; one may end early");
     {
-        etslock_table *table = new_table(ETSLOCK_SET);
+        etslock_table *table = new_table();
         etslock_cursor *one, *two;
         etslock_tuples *tuples;
         int32_t key;
@@ -806,7 +794,7 @@ static void cursors_outlive_the_table(void)
     size_t i;
     CASE("C-14: cursors and snapshots outlive the handle, and move between threads");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         struct walk walk = {NULL, NULL, KEYS / 2, 0};
         pthread_t thread;
         int32_t key;
@@ -880,7 +868,7 @@ static void *churn(void *argument)
 static void cursors_among_writers(int32_t type)
 {
     static unsigned char seen[STEADY + FLEETING + FRESH];
-    etslock_table *table = new_table(type);
+    etslock_table *table = new_table_of(type);
     struct churn churners[CHURNERS];
     pthread_t threads[CHURNERS];
     sem_t began;
@@ -992,7 +980,7 @@ static void *count_together(void *argument)
 static void counters_among_threads(void)
 {
     struct hand hands[HANDS];
-    etslock_table *table = new_table(ETSLOCK_SET);
+    etslock_table *table = new_table();
     int32_t rounds = scaled(20000);
     unsigned char *seen = calloc((size_t)rounds * HANDS, 1);
     int64_t sum = 1000;
@@ -1132,7 +1120,7 @@ static void takes_among_threads(void)
 
     CASE("take: among threads, every tuple of a bag is taken once, in order of insertion");
     for (i = 1; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         int once = 1;
         memset(seen, 0, (size_t)rounds * HANDS);
         run_hands(table, hands, rounds, seen, insert_and_take);
@@ -1145,7 +1133,7 @@ static void takes_among_threads(void)
 
     CASE("insert_new: among threads, one inserts and one takes");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         memset(seen, 0, (size_t)rounds * HANDS);
         run_hands(table, hands, rounds, seen, insert_new_and_take);
         check_left(hands, table);
@@ -1183,7 +1171,7 @@ static void bags_among_threads(void)
     size_t i;
     CASE("delete_tuple: among threads, nobody loses what only he deletes; a bag has no equals");
     for (i = 1; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         size_t total = 0;
         int32_t key;
         run_hands(table, hands, scaled(15000), NULL, toggle);
@@ -1241,7 +1229,7 @@ static void everything_among_threads(void)
     size_t i;
     CASE("count: exact again when nothing writes, and so are lookup, member and cursor");
     for (i = 0; i < COUNT_OF(types); i++) {
-        etslock_table *table = new_table(types[i]);
+        etslock_table *table = new_table_of(types[i]);
         etslock_cursor *cursor;
         etslock_tuples *tuples;
         size_t by_lookup = 0, by_cursor = 0, count;

@@ -8,8 +8,6 @@
 
 #include <limits.h>
 
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
-
 enum { KEYS = 48, VALUES = 16, PAIRS = 4096, SNAPSHOTS = 16, COMPARE_EVERY = 500 };
 
 /* --- chance --- */
@@ -331,8 +329,7 @@ static void run(int operations)
 
 int main(int argc, char **argv)
 {
-    const char *scale = getenv("ETSLOCK_TEST_SCALE");
-    int operations = scale != NULL && strcmp(scale, "small") == 0 ? 5000 : 100000;
+    int operations = is_small_scale() ? 5000 : 100000;
     random_state = argc > 1 ? strtoull(argv[1], NULL, 0) : 20260117u;
     printf("seed %llu\n", (unsigned long long)random_state);
 

@@ -5,10 +5,10 @@
  * rounding, upper bounds are wide, since the machine may be busy.
  */
 #include "check.h"
+#include "locks.h"
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
 
 #define KEY "k", 1
 
@@ -22,102 +22,10 @@ enum {
 static const int32_t queues[] = {ETSLOCK_QUEUE_FAIR, ETSLOCK_QUEUE_FIFO, ETSLOCK_QUEUE_POLLING};
 static const int32_t run_ons[] = {ETSLOCK_RUN_ON_WORKER, ETSLOCK_RUN_ON_CALLER};
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void sleep_us(long us)
-{
-    struct timespec pause;
-    pause.tv_sec = us / 1000000;
-    pause.tv_nsec = us % 1000000 * 1000;
-    nanosleep(&pause, NULL);
-}
-
-static etslock_options options_of(int64_t wait_ms, int64_t exec_ms, int64_t fail_ms)
-{
-    etslock_options options;
-    etslock_options_init(&options, sizeof options);
-    options.wait_timeout_ms = wait_ms;
-    options.exec_timeout_ms = exec_ms;
-    options.fail_timeout_ms = fail_ms;
-    return options;
-}
-
-static etslock_table *new_table(const char *name)
-{
-    etslock_table_options options;
-    etslock_table *table = NULL;
-    etslock_table_options_init(&options, sizeof options);
-    options.name = name;
-    REQUIRE(etslock_table_new(&options, &table) == ETSLOCK_OK);
-    return table;
-}
-
+/* The guard of a lock that is free. */
 static etslock_guard *acquired(etslock_table *table, const char *key)
 {
-    etslock_options options = options_of(0, ETSLOCK_INFINITE, ETSLOCK_INFINITE);
-    etslock_guard *guard = NULL;
-    REQUIRE(etslock_acquire(table, key, strlen(key), &options, &guard) == ETSLOCK_OK);
-    return guard;
-}
-
-/* One attempt; gives back what it gets. */
-static etslock_status try_lock(etslock_table *table, const char *key)
-{
-    etslock_options options = options_of(0, AMPLE_MS, AMPLE_MS);
-    etslock_guard *guard = NULL;
-    etslock_status status = etslock_acquire(table, key, strlen(key), &options, &guard);
-    if (status == ETSLOCK_OK)
-        CHECK_STATUS(etslock_guard_cancel(guard), ETSLOCK_OK);
-    return status;
-}
-
-/* How many stand in the queue of KEY, in the default lock table. */
-static uint64_t queued(etslock_table *table)
-{
-    etslock_locks *locks = NULL;
-    uint64_t waiters = 0;
-    size_t i;
-    REQUIRE(etslock_lock_table_locks(NULL, table, &locks) == ETSLOCK_OK);
-    for (i = 0; i < etslock_locks_count(locks); i++) {
-        etslock_lock_info info;
-        memset(&info, 0, sizeof info);
-        info.struct_size = sizeof info;
-        REQUIRE(etslock_locks_get(locks, i, &info) == ETSLOCK_OK);
-        if (info.key_len == 1 && info.key[0] == 'k')
-            waiters += info.waiters;
-    }
-    etslock_locks_free(locks);
-    return waiters;
-}
-
-static void await_queued(etslock_table *table, uint64_t waiters)
-{
-    int64_t end = now_ms() + AMPLE_MS;
-    while (queued(table) != waiters && now_ms() < end)
-        sleep_us(1000);
-    REQUIRE(queued(table) == waiters);
-}
-
-static etslock_stats stats_of(etslock_lock_table *lock_table)
-{
-    etslock_stats stats;
-    etslock_stats_init(&stats, sizeof stats);
-    REQUIRE(etslock_lock_table_stats(lock_table, &stats) == ETSLOCK_OK);
-    return stats;
-}
-
-/* Those who poll wait too, outside the queue. */
-static void await_waiting(etslock_lock_table *lock_table, uint64_t waiting)
-{
-    int64_t end = now_ms() + AMPLE_MS;
-    while (stats_of(lock_table).waiting != waiting && now_ms() < end)
-        sleep_us(1000);
-    REQUIRE(stats_of(lock_table).waiting == waiting);
+    return hold_with(options_of(0, ETSLOCK_INFINITE, ETSLOCK_INFINITE), table, key);
 }
 
 /* A thread that waits for KEY, holds it until told, and gives it back. */
@@ -179,7 +87,7 @@ enum { MANY = 10000 };
 static void many_keys(void)
 {
     static etslock_guard *guards[MANY];
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_options options = options_of(0, ETSLOCK_INFINITE, AMPLE_MS);
     char key[16];
     int i;
@@ -199,7 +107,7 @@ static void many_keys(void)
 
 static void one_table_two_handles(void)
 {
-    etslock_table *first = new_table("waiting.c: two handles");
+    etslock_table *first = new_table_named("waiting.c: two handles");
     etslock_table *second = NULL;
     etslock_guard *guard = acquired(first, "k");
     REQUIRE(etslock_table_open("waiting.c: two handles", &second) == ETSLOCK_OK);
@@ -215,7 +123,7 @@ static void one_table_two_handles(void)
 static void wait_timeouts(int32_t queue)
 {
     enum { TIMED = 6 };
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_lock_table *lock_table = NULL;
     etslock_guard *guard = NULL;
     etslock_options options = options_of(0, ETSLOCK_INFINITE, ETSLOCK_INFINITE);
@@ -254,7 +162,7 @@ static void wait_timeouts(int32_t queue)
 
 static void infinite_wait(int32_t queue)
 {
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_lock_table *lock_table = NULL;
     etslock_guard *guard = NULL;
     etslock_options options = options_of(ETSLOCK_INFINITE, ETSLOCK_INFINITE, ETSLOCK_INFINITE);
@@ -281,7 +189,7 @@ static void infinite_wait(int32_t queue)
 static void handed_over(int32_t queue, long waits_us)
 {
     enum { ROUNDS = 10 };
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     int i;
     for (i = 0; i < ROUNDS; i++) {
         struct waiter waiter;
@@ -289,7 +197,7 @@ static void handed_over(int32_t queue, long waits_us)
         etslock_options options = options_of(AMPLE_MS, AMPLE_MS, AMPLE_MS);
         options.queue = queue;
         waiter_start(&waiter, table, options);
-        await_queued(table, 1);
+        await_queue(NULL, table, "k", 1);
         sleep_us(waits_us);
         CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
         CHECK_STATUS(try_lock(table, "k"), ETSLOCK_WAIT_TIMEOUT);
@@ -302,7 +210,7 @@ static void handed_over(int32_t queue, long waits_us)
 static void order_of_arrival(void)
 {
     enum { LINE = 6 };
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_guard *guard = acquired(table, "k");
     etslock_options options = options_of(AMPLE_MS, AMPLE_MS, AMPLE_MS);
     struct waiter line[LINE];
@@ -311,7 +219,7 @@ static void order_of_arrival(void)
     options.queue = ETSLOCK_QUEUE_FIFO;
     for (i = 0; i < LINE; i++) {
         waiter_start(&line[i], table, options);
-        await_queued(table, (uint64_t)i + 1);
+        await_queue(NULL, table, "k", (uint64_t)i + 1);
     }
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
     for (i = 0; i < LINE; i++) {
@@ -344,7 +252,7 @@ static void *hog(void *user_data)
 static void no_starvation(void)
 {
     enum { ROUNDS = 20 };
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     pthread_t thread;
     int i;
     __atomic_store_n(&hog_stop, 0, __ATOMIC_RELEASE);
@@ -363,7 +271,7 @@ static void no_starvation(void)
 /* A poller has no place in the queue: who stands in it is served first. */
 static void polling(int32_t other_queue, int64_t spin_delay_ms)
 {
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_lock_table *lock_table = NULL;
     etslock_guard *guard = NULL;
     etslock_options options = options_of(AMPLE_MS, AMPLE_MS, AMPLE_MS);
@@ -416,7 +324,7 @@ static void runaway_ended(void *user_data)
 
 static void call_returns_at_its_deadline(void)
 {
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_options options = options_of(0, 100, ETSLOCK_INFINITE);
     struct runaway runaway;
     int64_t began, took;
@@ -476,7 +384,7 @@ static int written(etslock_table *table)
 static void decided_once(int32_t run_on, int32_t on_exec_timeout)
 {
     enum { ATTEMPTS = 150, EXEC_MS = 3 };
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_options options = options_of(AMPLE_MS, EXEC_MS, ETSLOCK_INFINITE);
     int last = -1, ended = 0;
     int i;
@@ -497,8 +405,7 @@ static void decided_once(int32_t run_on, int32_t on_exec_timeout)
             last = i;
         CHECK(written(table) == last);
     }
-    while (__atomic_load_n(&ended, __ATOMIC_ACQUIRE) < ATTEMPTS)
-        sleep_us(1000);
+    WAIT_UNTIL(__atomic_load_n(&ended, __ATOMIC_ACQUIRE) == ATTEMPTS);
     CHECK(written(table) == last);
     etslock_table_free(table);
 }
@@ -507,7 +414,7 @@ static void decided_once(int32_t run_on, int32_t on_exec_timeout)
 
 static void left_alone(void)
 {
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_options options;
     etslock_guard *guard = NULL;
     struct waiter waiter;
@@ -586,7 +493,7 @@ static void cancelled_callers(int32_t run_on, int while_waiting)
     pthread_t thread;
     void *end = NULL;
     memset(&cancelled, 0, sizeof cancelled);
-    cancelled.table = new_table(NULL);
+    cancelled.table = new_table();
     cancelled.options = options_of(AMPLE_MS, AMPLE_MS, AMPLE_MS);
     cancelled.options.run_on = run_on;
     sem_init(&cancelled.entered, 0, 0);
@@ -595,10 +502,10 @@ static void cancelled_callers(int32_t run_on, int while_waiting)
         guard = acquired(cancelled.table, "k");
     REQUIRE(pthread_create(&thread, NULL, call_until_cancelled, &cancelled) == 0);
     if (while_waiting) {
-        await_queued(cancelled.table, 1);
+        await_queue(NULL, cancelled.table, "k", 1);
         REQUIRE(pthread_cancel(thread) == 0);
         sleep_us(50000); /* a wait cut short would have left the queue */
-        CHECK(queued(cancelled.table) == 1);
+        CHECK(queue_length(NULL, cancelled.table, "k") == 1);
         CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
         sem_wait(&cancelled.entered);
     } else {
@@ -645,17 +552,6 @@ static void check_deadlock(etslock_table *table, const char *key)
     }
 }
 
-static int32_t never_runs(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
-                          void *user_data)
-{
-    (void)guard;
-    (void)tuples;
-    (void)tuple_count;
-    (void)user_data;
-    CHECK(!"a callback without its lock");
-    return 0;
-}
-
 static int32_t want_own_key(etslock_guard *guard, const etslock_tuple *tuples, size_t tuple_count,
                             void *user_data)
 {
@@ -666,7 +562,7 @@ static int32_t want_own_key(etslock_guard *guard, const etslock_tuple *tuples, s
     for (i = 0; i < 2; i++) {
         etslock_options options = options_of(AMPLE_MS, AMPLE_MS, AMPLE_MS);
         options.run_on = run_ons[i];
-        CHECK_STATUS(etslock_with_lock(user_data, KEY, never_runs, NULL, &options, NULL),
+        CHECK_STATUS(etslock_with_lock(user_data, KEY, must_not_run, NULL, &options, NULL),
                      ETSLOCK_DEADLOCK);
     }
     CHECK_STATUS(etslock_guard_status(guard), ETSLOCK_OK);
@@ -715,7 +611,7 @@ static int32_t want_callers_key(etslock_guard *guard, const etslock_tuple *tuple
 
 static void self_re_entry(void)
 {
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_options options = options_of(AMPLE_MS, AMPLE_MS, AMPLE_MS);
     etslock_guard *guard;
     size_t i;
@@ -723,7 +619,7 @@ static void self_re_entry(void)
     CASE("C-13: a thread wants a key twice");
     guard = acquired(table, "k");
     check_deadlock(table, "k");
-    CHECK_STATUS(etslock_with_lock(table, KEY, never_runs, NULL, &options, NULL),
+    CHECK_STATUS(etslock_with_lock(table, KEY, must_not_run, NULL, &options, NULL),
                  ETSLOCK_DEADLOCK);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
     CHECK_STATUS(want(table, "k", AMPLE_MS, ETSLOCK_QUEUE_FAIR), ETSLOCK_OK);
@@ -759,7 +655,7 @@ static void self_re_entry(void)
 
 static void owners(void)
 {
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_options options = options_of(AMPLE_MS, AMPLE_MS, AMPLE_MS);
     etslock_guard *guard = NULL, *second = NULL;
     struct waiter waiter;
@@ -812,7 +708,7 @@ static void cycle(int length)
     enum { LONGEST = 3 };
     static const char *const names[LONGEST] = {"a", "b", "c"};
     struct link links[LONGEST];
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     int i;
     for (i = 0; i < length; i++) {
         links[i].table = table;
@@ -869,7 +765,7 @@ static void abandoned_callback_waits(void)
     struct deserted deserted;
     etslock_options options = options_of(AMPLE_MS, AMPLE_MS, AMPLE_MS);
     etslock_guard *guard;
-    deserted.table = new_table(NULL);
+    deserted.table = new_table();
     deserted.answer = -1;
     sem_init(&deserted.go, 0, 0);
     sem_init(&deserted.ended, 0, 0);
@@ -879,7 +775,7 @@ static void abandoned_callback_waits(void)
                                    &options, NULL),
                  ETSLOCK_REVOKED);
     sem_post(&deserted.go);
-    await_queued(deserted.table, 1);
+    await_queue(NULL, deserted.table, "k", 1);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
     sem_wait(&deserted.ended);
     CHECK_STATUS(deserted.answer, ETSLOCK_OK);
@@ -906,7 +802,7 @@ static void post(void *user_data)
 static void *call_never_runs(void *user_data)
 {
     struct caller *caller = user_data;
-    caller->answer = etslock_with_lock(caller->table, KEY, never_runs, &caller->freed,
+    caller->answer = etslock_with_lock(caller->table, KEY, must_not_run, &caller->freed,
                                        &caller->options, NULL);
     return NULL;
 }
@@ -915,7 +811,7 @@ static void closed_table(void)
 {
     enum { VIA_SECOND = 3 };
     static const char name[] = "waiting.c: closed";
-    etslock_table *first = new_table(name);
+    etslock_table *first = new_table_named(name);
     etslock_table *second = NULL;
     etslock_lock_table *lock_table = NULL;
     etslock_guard *guard = NULL;
@@ -965,7 +861,7 @@ static void closed_table(void)
 static void closed_lock_table(void)
 {
     enum { WAITERS = 3 };
-    etslock_table *table = new_table(NULL);
+    etslock_table *table = new_table();
     etslock_lock_table *lock_table = NULL;
     etslock_guard *guard = NULL;
     etslock_options options = options_of(ETSLOCK_INFINITE, AMPLE_MS, AMPLE_MS);
@@ -1003,7 +899,7 @@ static int32_t close_own_table(etslock_guard *guard, const etslock_tuple *tuples
 static void callbacks_live_on(int32_t run_on)
 {
     static const char name[] = "waiting.c: closed by its callback";
-    etslock_table *first = new_table(name);
+    etslock_table *first = new_table_named(name);
     etslock_table *second = NULL;
     etslock_options options = options_of(AMPLE_MS, AMPLE_MS, AMPLE_MS);
     options.run_on = run_on;

@@ -1,0 +1,96 @@
+//! Callbacks that panic.
+
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
+use etslock::{Callback, Error, Guard, RunOn, Snapshot};
+
+use crate::{Body, RUN_ONS, Scene};
+
+/// What a call panicked with.
+fn panic_of(call: impl FnOnce()) -> &'static str {
+    let payload = catch_unwind(AssertUnwindSafe(call)).expect_err("a panic");
+    payload.downcast_ref::<&str>().copied().expect("a text")
+}
+
+#[test]
+fn a_panic_on_the_callers_thread_reaches_the_caller() {
+    let scene = Scene::new();
+    let options = scene.options(|options| options.run_on = RunOn::Caller);
+    scene.table.insert(b"k", b"old").unwrap();
+    let keys: [&[u8]; 2] = [b"k", b"other"];
+    for _ in 0..3 {
+        let run = |guard: &Guard, _: &[etslock::Tuples]| {
+            guard.insert(b"k", b"lost").unwrap();
+            panic!("in the callback")
+        };
+        let body = Body { tuples: None, run };
+        let call = || drop(etslock::with_lock(scene.table(), &keys, &options, body));
+        assert_eq!(panic_of(call), "in the callback");
+
+        assert_eq!(scene.lock_table().stats().held, 0);
+        assert_eq!(scene.try_lock(b"k"), Ok(()));
+        assert_eq!(scene.try_lock(b"other"), Ok(()));
+        assert_eq!(scene.values(b"k"), "old");
+    }
+    assert_eq!(
+        scene.call(&options, |guard, _| guard.insert(b"k", b"new").map_or(1, |()| 0)).code,
+        0
+    );
+    assert_eq!(scene.values(b"k"), "new");
+}
+
+#[test]
+fn after_a_panic_the_thread_still_owns_what_it_holds() {
+    let scene = Scene::new();
+    let options = scene.options(|options| options.run_on = RunOn::Caller);
+    let before = scene.acquire(b"before");
+    assert_eq!(panic_of(|| drop(scene.call(&options, |_, _| panic!("caught")))), "caught");
+    let after = scene.acquire(b"after");
+    let again = |key: &[u8]| etslock::acquire(scene.table(), &[key], &options).unwrap_err();
+    assert_eq!([again(b"before"), again(b"after")], [Error::Deadlock; 2]);
+    before.release().unwrap();
+    after.release().unwrap();
+}
+
+struct Unarranged;
+
+impl Callback for Unarranged {
+    fn arrange(&mut self, _tuples: Snapshot) -> Result<(), Error> {
+        panic!("while the tuples are arranged")
+    }
+
+    fn run(&self, _guard: &Guard) -> i32 {
+        unreachable!("it has no tuples")
+    }
+}
+
+#[test]
+fn a_panic_before_the_callback_starts_reaches_the_caller() {
+    for run_on in RUN_ONS {
+        let scene = Scene::new();
+        let options = scene.options(|options| options.run_on = run_on);
+        let call = || drop(etslock::with_lock(scene.table(), &[b"k"], &options, Unarranged));
+        assert_eq!(panic_of(call), "while the tuples are arranged");
+        assert_eq!(scene.try_lock(b"k"), Ok(()));
+    }
+}
+
+/// Nothing between a worker's start and the callback may catch an unwind (C-17), so the process
+/// ends, in a child here: it neither hangs nor goes on with the panic lost.
+#[test]
+fn c17_a_panic_on_a_worker_ends_the_process() {
+    const CHILD: &str = "ETSLOCK_TEST_PANICS_ON_A_WORKER";
+    if std::env::var_os(CHILD).is_some() {
+        let scene = Scene::new();
+        scene.call(&scene.options, |_, _| panic!("on a worker"));
+        return;
+    }
+    let name = "panics::c17_a_panic_on_a_worker_ends_the_process";
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "SIGABRT: {:?} {told}", output.status);
+    assert!(told.contains("on a worker"), "{told}");
+}
