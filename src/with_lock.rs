@@ -64,6 +64,25 @@ pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<
     take(Kind::Acquired, table, &Keys::new(keys)?, options)
 }
 
+/// Waits for the locks, and shows the callback what it will work on.
+fn begin(
+    kind: Kind,
+    table: Arc<Opened>,
+    keys: &[&[u8]],
+    options: &Options,
+    callback: &mut impl Callback,
+) -> Result<Guard> {
+    let keys = Keys::new(keys)?;
+    let guard = take(kind, table, &keys, options)?;
+    if options.exec.is_zero() {
+        // The lock was got, and is given back: there is no time to run anything.
+        guard.expire();
+        return Err(guard.loss().unwrap_or(Error::ExecTimeout));
+    }
+    callback.arrange(guard.read(&keys))?;
+    Ok(guard)
+}
+
 /// On the calling thread nothing can return early: a late callback is found out afterwards.
 fn on_caller(
     table: Arc<Opened>,
@@ -71,19 +90,32 @@ fn on_caller(
     options: &Options,
     mut callback: impl Callback,
 ) -> Result<Answer> {
-    let keys = Keys::new(keys)?;
-    let guard = take(Kind::OnCaller, table, &keys, options)?;
-    if options.exec.is_zero() {
-        return Err(end_unstarted(&guard));
-    }
-    callback.arrange(guard.read(&keys))?;
+    let guard = begin(Kind::OnCaller, table, keys, options, &mut callback)?;
 
-    let before = enter_call(Arc::clone(guard.hold()));
+    let inside = InsideCall::enter(&guard);
     let code = callback.run(&guard);
-    leave_call(before);
-    guard.hold().detach();
+    drop(inside);
 
     Ok(decide(&guard, code))
+}
+
+/// While the calling thread runs a callback; ends also when the callback panics.
+struct InsideCall<'a> {
+    guard: &'a Guard,
+    before: Option<Arc<Hold>>,
+}
+
+impl<'a> InsideCall<'a> {
+    fn enter(guard: &'a Guard) -> Self {
+        Self { guard, before: enter_call(Arc::clone(guard.hold())) }
+    }
+}
+
+impl Drop for InsideCall<'_> {
+    fn drop(&mut self) {
+        leave_call(self.before.take());
+        self.guard.hold().detach();
+    }
 }
 
 /// On a worker the call returns at the deadline, whatever the callback does.
@@ -93,12 +125,7 @@ fn on_worker(
     options: &Options,
     mut callback: impl Callback,
 ) -> Result<Answer> {
-    let keys = Keys::new(keys)?;
-    let guard = take(Kind::OnWorker, table, &keys, options)?;
-    if options.exec.is_zero() {
-        return Err(end_unstarted(&guard));
-    }
-    callback.arrange(guard.read(&keys))?;
+    let guard = begin(Kind::OnWorker, table, keys, options, &mut callback)?;
 
     let call = Arc::new(Call { guard, callback, answer: Mutex::new(None) });
     // Watched before it starts: the lock may be taken away at once.
@@ -190,12 +217,6 @@ fn decide(guard: &Guard, code: i32) -> Answer {
         // A lock that was taken away by the clock is a timeout to the call, however it is seen.
         Err(error) => Answer::without_callback(guard.loss().unwrap_or(error)),
     }
-}
-
-/// The lock was got, and is given back: there is no time to run anything.
-fn end_unstarted(guard: &Guard) -> Error {
-    guard.expire();
-    guard.loss().unwrap_or(Error::ExecTimeout)
 }
 
 /// Waits for the locks of `keys`, and takes them.
