@@ -4,6 +4,7 @@
 #include "locks.h"
 #include "threads.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 static etslock_table *table;
