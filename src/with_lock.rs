@@ -23,7 +23,9 @@ pub trait Callback: Send + Sync + 'static {
     fn arrange(&mut self, tuples: Snapshot) -> Result<()>;
 
     /// Runs, and returns 0 for success. On a worker it may be unwound by cancellation or
-    /// `pthread_exit`: it must own nothing on the stack.
+    /// `pthread_exit`: it must own nothing on the stack, and a panic there ends the process, for
+    /// nothing stands by to catch it. On the caller's thread a panic reaches the caller; the lock is
+    /// free by then, and nothing was written.
     fn run(&self, guard: &Guard) -> i32;
 }
 

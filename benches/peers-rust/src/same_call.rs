@@ -24,8 +24,9 @@ struct AddOne<S> {
 }
 
 impl<S: Fn() + Send + Sync + 'static> Callback for AddOne<S> {
-    fn arrange(&mut self, tuples: Snapshot) {
+    fn arrange(&mut self, tuples: Snapshot) -> etslock::Result<()> {
         self.tuples = Some(tuples);
+        Ok(())
     }
 
     fn run(&self, guard: &Guard) -> i32 {
