@@ -210,7 +210,14 @@ impl Running {
     pub(crate) fn abandon(self, cancel: bool) {
         // Held over the step: whoever ends the abandoned work comes here afterwards (I3).
         let thread = cancel.then(|| self.0.cancellable.lock());
-        match self.0.slot.job.give_up() {
+        // Counted before the step: the worker may end the work, and count it off, right after it.
+        let pool = pool();
+        pool.abandoned.fetch_add(1, Relaxed);
+        let gave_up = self.0.slot.job.give_up();
+        if gave_up != GaveUp::Abandoned {
+            pool.abandoned.fetch_sub(1, Relaxed);
+        }
+        match gave_up {
             GaveUp::TooLate => {
                 drop(thread);
                 self.collect();
@@ -220,9 +227,7 @@ impl Running {
                 drop(self.take_back());
             }
             GaveUp::Abandoned => {
-                let pool = pool();
                 pool.in_flight.fetch_sub(1, Relaxed);
-                pool.abandoned.fetch_add(1, Relaxed);
                 if let Some(Some(thread)) = thread.as_deref() {
                     self.0.ends.store(true, Release); // ORDERING: under the mutex.
                     // SAFETY: it is alive: it clears its place under this mutex before it ends.
