@@ -4,13 +4,13 @@
 //! has returned, with the writes or without; the caller takes it away when the deadline has passed.
 //! One of the two succeeds, and that one frees the lock.
 
-use std::time::Duration;
-
 use crate::error::{Error, Result};
 use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind};
 use crate::key::{Key, Keys, LockId};
-use crate::lock::{Hold, LockInfo, LockTable, Request, Verdict, enter_call, leave_call};
+use crate::lock::{
+    COMMIT_GRACE, Hold, LockInfo, LockTable, Request, Verdict, enter_call, leave_call,
+};
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
 use crate::sync::{Arc, Mutex, current, park_timeout};
@@ -136,9 +136,6 @@ fn on_worker(
         wait(&call, running, options.on_exec_timeout)
     })
 }
-
-/// How long to leave a commit that is under way before looking again.
-const COMMIT_GRACE: Duration = Duration::from_micros(50);
 
 /// Waits for the callback until its deadline, and decides who was first.
 fn wait<C: Callback>(

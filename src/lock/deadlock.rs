@@ -281,7 +281,7 @@ fn expel(matches: impl Fn(&Wait) -> bool, fate: Fate) {
     }
     let now = Moment::now();
     for wait in waits {
-        let (expelled, debts) = wait.entry.expel(&wait.waiter, fate, now);
+        let (expelled, debts) = wait.entry.leave(&wait.waiter, fate, now);
         wait.lock_table.pay(&wait.entry, debts);
         if expelled {
             wait.waiter.wake();

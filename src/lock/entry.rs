@@ -154,6 +154,7 @@ impl Entry {
                 Turn::Taken
             }
             None => {
+                // The holder that is met next may be the head.
                 self.pass_on(state, now, debts);
                 Turn::Busy { look_again: next_look(state, now) }
             }
@@ -161,8 +162,8 @@ impl Entry {
         }
     }
 
-    /// Asks for the lock, and joins the queue if it is busy. The ticket is for `look` and `leave`.
-    pub(super) fn join(&self, waiter: &Arc<Waiter>, now: Moment) -> (Turn, Option<u64>, Debts) {
+    /// Asks for the lock, and joins the queue if it is busy.
+    pub(super) fn join(&self, waiter: &Arc<Waiter>, now: Moment) -> (Turn, Debts) {
         let mut state = self.lock();
         let mut debts = Debts::default();
         let turn = self.arrive_locked(
@@ -173,30 +174,26 @@ impl Entry {
             now,
             &mut debts,
         );
-        let ticket = match turn {
-            Turn::Busy { .. } => {
-                // The holder may be another than the one that was met on arrival.
-                waiter.set_wakes_at(next_look(&state, now));
-                Some(state.queue.push(Arc::clone(waiter), now))
-            }
-            Turn::Taken | Turn::Dead => None,
-        };
-        (turn, ticket, debts)
+        if let Turn::Busy { look_again } = turn {
+            waiter.set_wakes_at(look_again);
+            state.queue.push(Arc::clone(waiter), now);
+        }
+        (turn, debts)
     }
 
     /// A waiter in the queue looks whether its turn has come.
-    pub(super) fn look(&self, waiter: &Arc<Waiter>, ticket: u64, now: Moment) -> (Turn, Debts) {
+    pub(super) fn look(&self, waiter: &Arc<Waiter>, now: Moment) -> (Turn, Debts) {
         let mut state = self.lock();
         let mut debts = Debts::default();
         if waiter.fate() != Fate::Waiting {
             return (Turn::Busy { look_again: Deadline::NEVER }, debts);
         }
-        let is_head = state.queue.is_head(ticket);
+        let is_head = state.queue.is_head(waiter);
         if is_head {
             self.evict_overdue(&mut state, now, &mut debts);
         }
         if is_head && state.holder.is_none() {
-            state.queue.remove(ticket, now);
+            state.queue.remove(waiter, now);
             self.hand_to(&mut state, &waiter.hold, waiter.opens, now);
             waiter.decide(Fate::Granted);
             self.watch(&mut state, &mut debts);
@@ -208,29 +205,14 @@ impl Entry {
         (Turn::Busy { look_again }, debts)
     }
 
-    /// A waiter gives up. `false` if its fate was decided before.
-    pub(super) fn leave(&self, waiter: &Arc<Waiter>, ticket: u64, now: Moment) -> (bool, Debts) {
+    /// A waiter gives up or is told to, for `fate`. `false` if its fate was decided before.
+    pub(super) fn leave(&self, waiter: &Arc<Waiter>, fate: Fate, now: Moment) -> (bool, Debts) {
         let mut state = self.lock();
         let mut debts = Debts::default();
         if waiter.fate() != Fate::Waiting {
             return (false, debts);
         }
-        state.queue.remove(ticket, now);
-        waiter.decide(Fate::Left);
-        self.after_leaving(&mut state, now, &mut debts);
-        (true, debts)
-    }
-
-    /// Takes somebody else out of the queue, for `fate`. `false` if its fate was decided before.
-    pub(super) fn expel(&self, waiter: &Arc<Waiter>, fate: Fate, now: Moment) -> (bool, Debts) {
-        let mut state = self.lock();
-        let mut debts = Debts::default();
-        if waiter.fate() != Fate::Waiting {
-            return (false, debts);
-        }
-        if let Some(ticket) = state.queue.ticket_of(waiter) {
-            state.queue.remove(ticket, now);
-        }
+        state.queue.remove(waiter, now);
         waiter.decide(fate);
         self.after_leaving(&mut state, now, &mut debts);
         (true, debts)
@@ -348,8 +330,8 @@ impl State {
 /// When the holder may be evicted. A commit that is under way by then gets a little longer.
 fn next_look(state: &State, now: Moment) -> Deadline {
     let release_time = state.holder.as_ref().map_or(Deadline::NEVER, |h| h.release_time());
-    if release_time.is_past(now) { now.after(COMMIT_GRACE) } else { release_time }
+    if release_time.is_past(now) { now.after(EVICTION_GRACE) } else { release_time }
 }
 
 /// How long to leave a commit that is under way at the release time before looking again.
-const COMMIT_GRACE: crate::clock::Timeout = crate::clock::Timeout::millis(1);
+const EVICTION_GRACE: crate::clock::Timeout = crate::clock::Timeout::millis(1);

@@ -23,6 +23,8 @@
 //!     first wins, one that comes later is refused.
 //! I5. Token, start and the other locks of a hold are written before OPEN, and read after.
 
+use std::time::Duration;
+
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
 use crate::lock::deadlock::Party;
@@ -34,6 +36,9 @@ use crate::sync::atomic::{
     fence,
 };
 use crate::sync::{Arc, Mutex, OnceLock, Thread};
+
+/// How long to leave a commit that is under way before looking again.
+pub(crate) const COMMIT_GRACE: Duration = Duration::from_micros(50);
 
 const TAKING: u64 = 0;
 const OPEN: u64 = 1;

@@ -9,16 +9,13 @@ use crate::error::{Error, Result};
 use crate::key::{Key, Keys, LockId};
 use crate::lock::deadlock::{self, Registration, Scope, Wait};
 use crate::lock::entry::{Debts, Entry, EntryRef, Turn};
-use crate::lock::hold::{Hold, Standing, Verdict};
+use crate::lock::hold::{COMMIT_GRACE, Hold, Standing, Verdict};
 use crate::lock::queue::{Fate, Waiter};
 use crate::lock::reclaim::{Index, Node};
 use crate::lock::warm;
 use crate::options::Queue;
 use crate::process::PerProcess;
 use crate::sync::{Arc, current, park, park_timeout};
-
-/// How long to leave a commit that is under way before looking again.
-const COMMIT_GRACE: Duration = Duration::from_micros(50);
 
 /// How often a caller looks before it joins the queue: about as long as an empty section takes.
 const SPINS: u32 = 100;
@@ -461,15 +458,12 @@ impl Claim<'_> {
         loop {
             let waiter = self.waiter();
             let now = Moment::now();
-            let (turn, ticket, debts) = entry.join(&waiter, now);
+            let (turn, debts) = entry.join(&waiter, now);
             self.lock_table.pay(&entry, debts);
-            match (turn, ticket) {
-                (Turn::Taken, _) => return Ok(entry),
-                (_, Some(ticket)) => {
-                    self.wait(&entry, &waiter, ticket)?;
-                    return Ok(entry);
-                }
-                (_, None) => {}
+            match turn {
+                Turn::Taken => return Ok(entry),
+                Turn::Busy { .. } => return self.wait(&entry, &waiter).map(|()| entry),
+                Turn::Dead => {}
             }
             let now = Moment::now();
             match self.lock_table.attempt(&self.id, self.hold, self.opens, self.strict, now) {
@@ -497,9 +491,9 @@ impl Claim<'_> {
     }
 
     /// Sleeps in the queue until the lock is got, or the wait is over.
-    fn wait(&self, entry: &EntryRef, waiter: &Arc<Waiter>, ticket: u64) -> Result<()> {
+    fn wait(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<()> {
         let leave = || {
-            let (left, debts) = entry.leave(waiter, ticket, Moment::now());
+            let (left, debts) = entry.leave(waiter, Fate::Left, Moment::now());
             self.lock_table.pay(entry, debts);
             left
         };
@@ -517,7 +511,7 @@ impl Claim<'_> {
                 Fate::Left | Fate::Waiting => {}
             }
             let now = Moment::now();
-            let (turn, debts) = entry.look(waiter, ticket, now);
+            let (turn, debts) = entry.look(waiter, now);
             self.lock_table.pay(entry, debts);
             let Turn::Busy { look_again } = turn else { return Ok(()) };
             if self.by.is_past(now) {

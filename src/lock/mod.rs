@@ -25,6 +25,6 @@ pub use deadlock::Owner;
 pub(crate) use deadlock::{
     Scope, begin_thread, enter_call, leave_call, set_thread_number, thread_number,
 };
-pub(crate) use hold::{Gate, Hold, Lost, Standing, Verdict};
+pub(crate) use hold::{COMMIT_GRACE, Gate, Hold, Lost, Standing, Verdict};
 pub use lock_table::{LockInfo, LockTable, Stats};
 pub(crate) use lock_table::{Locked, Request};

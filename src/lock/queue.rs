@@ -44,14 +44,17 @@ pub(super) struct Waiter {
     pub(super) strict: bool,
     thread: Thread,
     fate: AtomicU8,
+    /// Its place in the queue; 0 for none.
+    ticket: AtomicU64,
     /// When it will look again by itself.
     wakes_at: AtomicU64,
 }
 
 impl Waiter {
     pub(super) fn new(hold: Arc<Hold>, opens: bool, strict: bool, thread: Thread) -> Self {
-        let (fate, wakes_at) = (AtomicU8::new(Fate::Waiting as u8), AtomicU64::new(0));
-        Self { hold, opens, strict, thread, fate, wakes_at }
+        let (ticket, wakes_at) = (AtomicU64::new(0), AtomicU64::new(0));
+        let fate = AtomicU8::new(Fate::Waiting as u8);
+        Self { hold, opens, strict, thread, fate, ticket, wakes_at }
     }
 
     pub(super) fn wake(&self) {
@@ -72,6 +75,10 @@ impl Waiter {
     /// ORDERING: pairs with `fate`.
     pub(super) fn decide(&self, fate: Fate) {
         self.fate.store(fate as u8, Release);
+    }
+
+    fn ticket(&self) -> u64 {
+        self.ticket.load(Relaxed) // ORDERING: under the mutex of the entry (I3).
     }
 
     // ORDERING of both: under the mutex of the entry (I3).
@@ -114,8 +121,8 @@ impl Queue {
         self.0.as_ref().is_some_and(|waiters| waiters.strict > 0)
     }
 
-    /// Puts a waiter at the end. The ticket takes it out again.
-    pub(super) fn push(&mut self, waiter: Arc<Waiter>, now: Moment) -> u64 {
+    /// Puts a waiter at the end.
+    pub(super) fn push(&mut self, waiter: Arc<Waiter>, now: Moment) {
         let waiters = self.0.get_or_insert_with(|| {
             let by_ticket = BTreeMap::new();
             Box::new(Waiters { by_ticket, last_ticket: 0, strict: 0, head_since: now })
@@ -125,8 +132,9 @@ impl Queue {
         }
         waiters.strict += usize::from(waiter.strict);
         waiters.last_ticket += 1;
+        // ORDERING: under the mutex of the entry (I3).
+        waiter.ticket.store(waiters.last_ticket, Relaxed);
         waiters.by_ticket.insert(waiters.last_ticket, waiter);
-        waiters.last_ticket
     }
 
     fn first(&self) -> Option<(u64, &Arc<Waiter>)> {
@@ -138,8 +146,8 @@ impl Queue {
         self.first().map(|(_, waiter)| waiter)
     }
 
-    pub(super) fn is_head(&self, ticket: u64) -> bool {
-        self.first().is_some_and(|(head, _)| head == ticket)
+    pub(super) fn is_head(&self, waiter: &Waiter) -> bool {
+        self.first().is_some_and(|(head, _)| head == waiter.ticket())
     }
 
     /// Whether the next release must hand the lock to the head.
@@ -150,25 +158,21 @@ impl Queue {
     }
 
     pub(super) fn pop(&mut self, now: Moment) -> Option<Arc<Waiter>> {
-        let (ticket, _) = self.first()?;
-        self.remove(ticket, now)
+        let head = Arc::clone(self.head()?);
+        self.remove(&head, now);
+        Some(head)
     }
 
-    /// Takes a waiter out, wherever it stands; `None` if it had left.
-    pub(super) fn remove(&mut self, ticket: u64, now: Moment) -> Option<Arc<Waiter>> {
-        let was_head = self.is_head(ticket);
-        let waiters = self.0.as_mut()?;
-        let waiter = waiters.by_ticket.remove(&ticket)?;
+    /// Takes a waiter out, wherever it stands, if it is in here.
+    pub(super) fn remove(&mut self, waiter: &Waiter, now: Moment) {
+        let was_head = self.is_head(waiter);
+        let Some(waiters) = &mut self.0 else { return };
+        if waiters.by_ticket.remove(&waiter.ticket()).is_none() {
+            return;
+        }
         waiters.strict -= usize::from(waiter.strict);
         if was_head {
             waiters.head_since = now;
         }
-        Some(waiter)
-    }
-
-    /// The ticket of a waiter; `None` if it is not in here.
-    pub(super) fn ticket_of(&self, waiter: &Arc<Waiter>) -> Option<u64> {
-        let mut all = self.0.as_ref()?.by_ticket.iter();
-        all.find(|(_, queued)| Arc::ptr_eq(queued, waiter)).map(|(ticket, _)| *ticket)
     }
 }
