@@ -1,6 +1,6 @@
 //! Tables: tuples per key. The only file that knows flurry.
 //!
-//! A map from key to row; a row holds the tuples of its key behind a mutex of its own. An update
+//! A map of rows; a row holds a key, and the tuples of that key behind a mutex of its own. An update
 //! of a key that has tuples touches its row alone; the map changes only when a key appears or
 //! goes. No callback of a user ever runs in here.
 //!
@@ -11,12 +11,17 @@
 //! I3. A snapshot never changes: values are immutable, and a list that a snapshot shares is
 //!     copied before it changes.
 //! I4. The order is row mutex, then the map's own locks; never the other way round.
-//! I5. One map guard per call, never held over a wait for anything but a row's mutex.
+//! I5. One map guard per look at the map, never held over a wait for anything but a row's mutex.
+//! I6. Rows that a thread used lately stay at hand for its next call. One that has left its map is
+//!     found empty (I2), and one whose table has gone is never asked for: no number comes twice.
 
-use std::cell::Cell;
+use std::borrow::Borrow;
+use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::collections::hash_set;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
 
 use crate::bytes::Bytes;
@@ -209,8 +214,91 @@ fn count(values: &Option<Values>) -> usize {
     values.as_ref().map_or(0, |values| values.as_slice().len())
 }
 
-/// The place of one key. `None`: it has left the map (I2).
-type Row = Mutex<Option<Values>>;
+/// One key and its tuples. `None`: it has left the map (I2).
+#[derive(Debug)]
+struct Row {
+    table: u64,
+    key: Key,
+    values: Mutex<Option<Values>>,
+}
+
+/// A row in the map, found by its key.
+///
+/// WHY: the row is the map's key, and its value is nothing. So a thread can keep a row at hand,
+/// which it could not if the row were in the map's own memory.
+#[derive(Debug, Clone)]
+struct Place(Arc<Row>);
+
+impl Borrow<Key> for Place {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for Place {}
+
+/// The rows that this thread used lately (I6).
+///
+/// WHY: a look at the map, with its guard, costs as much as everything else that a small read does,
+/// and a call with a lock looks twice.
+#[derive(Debug, Default)]
+struct Lately {
+    rows: [Option<Arc<Row>>; 4],
+    oldest: usize,
+}
+
+thread_local! {
+    /// Made after the thread-locals that the map needs, so that it ends before them.
+    ///
+    /// WHY: with a gate. The map's reclaimer numbers threads, at their first use of a map and at
+    /// their end, under a lock of its own, which a forked child would inherit as it stands (C-16).
+    static LATELY: RefCell<Lately> = {
+        static MAP: OnceLock<flurry::HashMap<u8, u8>> = OnceLock::new();
+        process::undisturbed_by_fork(|| drop(MAP.get_or_init(flurry::HashMap::new).guard()));
+        RefCell::default()
+    };
+}
+
+/// Makes the thread-locals that tables need. `false`: they have ended.
+pub(crate) fn begin_thread() -> bool {
+    LATELY.try_with(|_| ()).is_ok()
+}
+
+impl Lately {
+    fn find(&self, table: u64, key: &Key) -> Option<&Row> {
+        let mut rows = self.rows.iter().flatten();
+        rows.find(|row| row.table == table && row.key == *key).map(|row| &**row)
+    }
+
+    fn keep(&mut self, row: Arc<Row>) {
+        self.oldest = (self.oldest + 1) % self.rows.len();
+        self.rows[self.oldest] = Some(row);
+    }
+}
 
 /// Rows in memory.
 pub struct Table {
@@ -218,7 +306,7 @@ pub struct Table {
     name: Option<String>,
     r#type: TableType,
     access: Access,
-    rows: flurry::HashMap<Key, Row, Prehashed>,
+    rows: flurry::HashMap<Place, (), Prehashed>,
     tuples: AtomicIsize,
 }
 
@@ -348,8 +436,7 @@ impl Table {
 
     /// The tuples of a key, perhaps none.
     pub(crate) fn snapshot(&self, key: &Key) -> Tuples {
-        let guard = self.enter();
-        let values = self.rows.get(key, &guard).and_then(|row| row.lock().clone());
+        let values = self.with_row(key, |values| values.clone()).flatten();
         Tuples { key: key.clone(), values }
     }
 
@@ -358,12 +445,11 @@ impl Table {
         if self.r#type == TableType::Set {
             return Ok(()); // An insert takes the place of the tuple before.
         }
-        let guard = self.enter();
-        let Some(row) = self.rows.get(key, &guard) else { return Ok(()) };
-        match &mut *row.lock() {
+        let room = self.with_row(key, |values| match values {
             Some(Values::Many(list)) => make_room(list, more),
             _ => Ok(()),
-        }
+        });
+        room.unwrap_or(Ok(()))
     }
 
     /// Makes `writes` in order, visible in one step.
@@ -383,33 +469,59 @@ impl Table {
     /// Changes the tuples of a key in one step. `change` runs again if the key appeared meanwhile;
     /// what it did before is forgotten then.
     fn edit<R>(&self, key: &Key, mut change: impl FnMut(&mut Option<Values>) -> R) -> R {
-        let guard = self.enter();
         loop {
-            let Some(row) = self.rows.get(key, &guard) else {
-                let mut values = None;
-                let answer = change(&mut values);
-                let added = count(&values);
-                if added == 0 {
-                    return answer;
+            let changed = self.with_row(key, |values| {
+                let before = count(values);
+                let answer = change(values);
+                self.add_tuples(before, count(values));
+                if values.is_none() {
+                    self.rows.remove(key, &self.enter()); // I1
                 }
-                if self.rows.try_insert(key.clone(), Mutex::new(values), &guard).is_ok() {
-                    self.add_tuples(0, added);
-                    return answer;
-                }
-                continue;
-            };
-            let mut values = row.lock();
-            if values.is_none() {
-                continue; // I2
+                answer
+            });
+            if let Some(answer) = changed {
+                return answer;
             }
-            let before = count(&values);
+            let mut values = None;
             let answer = change(&mut values);
-            self.add_tuples(before, count(&values));
-            if values.is_none() {
-                self.rows.remove(key, &guard); // I1
+            let added = count(&values);
+            if added == 0 {
+                return answer;
             }
-            return answer;
+            let row = Row { table: self.id, key: key.clone(), values: Mutex::new(values) };
+            if self.rows.try_insert(Place(Arc::new(row)), (), &self.enter()).is_ok() {
+                self.add_tuples(0, added);
+                return answer;
+            }
         }
+    }
+
+    /// Runs `body` on the tuples of a key, under the mutex of its row; `None` if it has none.
+    fn with_row<R>(&self, key: &Key, mut body: impl FnMut(&mut Option<Values>) -> R) -> Option<R> {
+        let mut body = |row: &Row| {
+            let mut values = row.values.lock();
+            values.is_some().then(|| body(&mut values)) // I2
+        };
+        let at_hand = |lately: &RefCell<Lately>| {
+            let mut lately = lately.borrow_mut();
+            if let Some(row) = lately.find(self.id, key)
+                && let Some(answer) = body(row)
+            {
+                return Some(answer);
+            }
+            let row = self.row(key)?;
+            let answer = body(&row);
+            lately.keep(row);
+            answer
+        };
+        // A thread whose locals have ended keeps nothing.
+        LATELY.try_with(at_hand).unwrap_or_else(|_| body(&*self.row(key)?))
+    }
+
+    /// The row of a key in the map.
+    fn row(&self, key: &Key) -> Option<Arc<Row>> {
+        let guard = self.enter();
+        self.rows.get_key_value(key, &guard).map(|(place, ())| Arc::clone(&place.0))
     }
 
     fn add_tuples(&self, before: usize, after: usize) {
@@ -424,7 +536,7 @@ impl Table {
     /// was removed and inserted behind it.
     fn keys(&self) -> HashSet<Key, Prehashed> {
         let guard = self.enter();
-        self.rows.keys(&guard).cloned().collect()
+        self.rows.keys(&guard).map(|place| place.0.key.clone()).collect()
     }
 
     fn enter(&self) -> flurry::Guard<'_> {
@@ -440,6 +552,18 @@ impl Table {
     }
 }
 
+impl Drop for Table {
+    /// Frees the tuples, also those of rows that threads keep at hand.
+    fn drop(&mut self) {
+        // A thread whose locals have ended cannot look at the map.
+        if begin_thread() {
+            for Place(row) in self.rows.keys(&self.enter()) {
+                row.values.lock().take();
+            }
+        }
+    }
+}
+
 /// Room for `more` values in a list of one's own, with the same values.
 fn make_room(list: &mut Arc<Vec<Bytes>>, more: usize) -> Result<()> {
     let no_memory = |_| Error::NoMemory;
@@ -451,20 +575,6 @@ fn make_room(list: &mut Arc<Vec<Bytes>>, more: usize) -> Result<()> {
     copy.extend_from_slice(list);
     *list = Arc::new(copy);
     Ok(())
-}
-
-/// Makes the thread-locals that the map needs.
-///
-/// WHY: with a gate. The map's reclaimer numbers threads, at their first use of a map and at their
-/// end, under a lock of its own, which a forked child would inherit as it stands (C-16).
-pub(crate) fn begin_thread() {
-    static MAP: OnceLock<flurry::HashMap<u8, u8>> = OnceLock::new();
-    thread_local!(static BEGUN: Cell<bool> = const { Cell::new(false) });
-    if !BEGUN.replace(true) {
-        process::undisturbed_by_fork(|| {
-            drop(MAP.get_or_init(flurry::HashMap::new).guard());
-        });
-    }
 }
 
 /// The number that a tuple holds; `Error::Type` unless its value is 8 bytes.
