@@ -15,34 +15,67 @@ const INLINE: usize = 16;
 #[derive(Clone)]
 pub(crate) struct Bytes(Repr);
 
+/// WHY: whole words. A load that spans several stores in flight waits for all of them, and byte
+/// strings are moved right after they were made.
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, data: Words },
+    Inline(Len, Words),
     // WHY: boxed inside. Only a `Vec` can say that memory cannot be had (C-17).
     Shared(Arc<Box<[u8]>>),
 }
 
-/// WHY: aligned. Odd offsets are copied in odd pieces, and a load that spans two stores in flight
-/// waits for both.
-#[derive(Clone, Copy)]
+/// Zero behind the length.
+#[derive(Clone, Copy, PartialEq)]
 #[repr(align(8))]
 struct Words([u8; INLINE]);
 
+impl Words {
+    fn of(source: &[u8]) -> Self {
+        let mut words = [0; INLINE];
+        // WHY: apart. A number is one load and one store, and most short keys and values are numbers.
+        match source.first_chunk::<8>() {
+            Some(number) if source.len() == 8 => words[..8].copy_from_slice(number),
+            _ => words[..source.len()].copy_from_slice(source),
+        }
+        Self(words)
+    }
+}
+
+/// A length up to `INLINE`, in a word that leaves room for the tag of `Repr`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+#[rustfmt::skip]
+enum Len { L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15, L16 }
+
+impl Len {
+    /// `None` past `INLINE`.
+    fn of(source: &[u8]) -> Option<Self> {
+        use Len::*;
+        const ALL: [Len; INLINE + 1] =
+            [L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15, L16];
+        ALL.get(source.len()).copied()
+    }
+}
+
 impl Bytes {
     /// A copy of `source`; `Error::NoMemory` if memory of that size cannot be had.
+    #[inline]
     pub(crate) fn copy_of(source: &[u8]) -> Result<Self> {
-        if source.len() <= INLINE {
-            let mut data = [0; INLINE];
-            data[..source.len()].copy_from_slice(source);
-            Ok(Self(Repr::Inline { len: source.len() as u8, data: Words(data) }))
-        } else {
-            Ok(Self(Repr::Shared(Arc::new(boxed_copy(source)?))))
+        match Len::of(source) {
+            Some(len) => Ok(Self(Repr::Inline(len, Words::of(source)))),
+            None => Self::shared_copy_of(source),
         }
     }
 
+    #[cold]
+    fn shared_copy_of(source: &[u8]) -> Result<Self> {
+        Ok(Self(Repr::Shared(Arc::new(boxed_copy(source)?))))
+    }
+
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline { len, data } => &data.0[..usize::from(*len)],
+            Repr::Inline(len, words) => &words.0[..*len as usize],
             Repr::Shared(data) => data,
         }
     }
@@ -57,8 +90,15 @@ pub(crate) fn boxed_copy(source: &[u8]) -> Result<Box<[u8]>> {
 }
 
 impl PartialEq for Bytes {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.as_slice() == other.as_slice()
+        match (&self.0, &other.0) {
+            (Repr::Inline(len, words), Repr::Inline(other_len, other_words)) => {
+                len == other_len && words == other_words
+            }
+            (Repr::Shared(data), Repr::Shared(other_data)) => data == other_data,
+            _ => false,
+        }
     }
 }
 

@@ -3,7 +3,11 @@
 use std::fmt;
 
 /// Why a call did not do what it was asked to do.
+///
+/// WHY: a whole word. A `Result` lies where its value would, and is copied in the pieces that value
+/// and error have in common: next to a single byte, in odd ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Error {
     /// The lock was not free in time.
     WaitTimeout,

@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use crate::bytes::Bytes;
 use crate::error::Result;
+use crate::siphash::Seed;
 use crate::sync::OnceLock;
 
 /// The key of a tuple.
@@ -21,9 +22,11 @@ pub struct Key {
 }
 
 /// The seed of this process's hashes (I1).
-fn seed() -> &'static RandomState {
-    static SEED: OnceLock<RandomState> = OnceLock::new();
-    SEED.get_or_init(RandomState::new)
+fn seed() -> Seed {
+    static SEED: OnceLock<Seed> = OnceLock::new();
+    // The standard library's hashers are seeded at random: what they make of nothing is random too.
+    let random = || RandomState::new().build_hasher().finish();
+    *SEED.get_or_init(|| Seed(random(), random()))
 }
 
 /// Draws the seed, before a fork can come in the middle (C-16).
@@ -36,9 +39,7 @@ impl Key {
     pub fn new(bytes: &[u8]) -> Result<Self> {
         // Copied first: a length that memory cannot be had for is found out before it is read.
         let bytes = Bytes::copy_of(bytes)?;
-        let mut hasher = seed().build_hasher();
-        hasher.write(bytes.as_slice());
-        Ok(Self { hash: hasher.finish(), bytes })
+        Ok(Self { hash: seed().hash(bytes.as_slice()), bytes })
     }
 
     /// The bytes of the key.
@@ -48,6 +49,7 @@ impl Key {
 }
 
 impl PartialEq for Key {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         self.hash == other.hash && self.bytes == other.bytes
     }
@@ -74,22 +76,24 @@ impl Hash for Key {
     }
 }
 
-/// The keys of a call, each once, in the order given. WHY: one without a list; most calls have one.
+/// What a call locks, each once, in the order given. WHY: one without a list; most calls have one.
 #[derive(Debug)]
-pub(crate) enum Keys {
-    One(Key),
-    Many(Vec<Key>),
+pub(crate) enum LockIds {
+    One(LockId),
+    Many(Vec<LockId>),
 }
 
-impl Keys {
-    pub(crate) fn new(keys: &[&[u8]]) -> Result<Self> {
+impl LockIds {
+    #[inline(always)] // See `with_lock::take`.
+    pub(crate) fn new(table: u64, keys: &[&[u8]]) -> Result<Self> {
+        let id = |key: &&[u8]| Ok(LockId { table, key: Key::new(key)? });
         if let [key] = keys {
-            return Ok(Keys::One(Key::new(key)?));
+            return Ok(LockIds::One(id(key)?));
         }
-        let mut keys: Vec<Key> = keys.iter().map(|key| Key::new(key)).collect::<Result<_>>()?;
+        let mut ids: Vec<LockId> = keys.iter().map(id).collect::<Result<_>>()?;
         let mut seen = HashSet::with_hasher(Prehashed::default());
-        keys.retain(|key| seen.insert(key.clone()));
-        Ok(Keys::Many(keys))
+        ids.retain(|id| seen.insert(id.key.clone()));
+        Ok(LockIds::Many(ids))
     }
 }
 

@@ -13,7 +13,7 @@
 //!  |
 //! table   lock   exec      what is stored; who may touch it; where callbacks run
 //!  |
-//! options  key  bytes  process  clock  error  sync
+//! options  key  bytes  siphash  process  clock  error  sync
 //! ```
 //!
 //! `table`, `lock` and `exec` do not know each other. Each is the only one to know its crate:
@@ -43,6 +43,7 @@ mod lock;
 mod options;
 mod process;
 mod registry;
+mod siphash;
 mod sync;
 mod table;
 mod with_lock;
