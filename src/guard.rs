@@ -9,11 +9,13 @@
 //! I2. Whoever makes the hold's final step frees the locks; `ended` says what that step was.
 //! I3. A guard covers the keys of its locks and no other.
 
+use std::mem;
+
 use crate::bytes::{Bytes, boxed_copy};
 use crate::clock::{Moment, Timeout};
 use crate::error::{Error, Result};
-use crate::key::{Key, Keys};
-use crate::lock::{Gate, Hold, Locked, Lost, Standing, Verdict};
+use crate::key::{Key, LockIds};
+use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Standing, Verdict};
 use crate::registry::Opened;
 use crate::sync::{Arc, Mutex, Thread, current, park, park_timeout};
 use crate::table::{Snapshot, TableType, Tuples, Write};
@@ -61,7 +63,7 @@ impl Staged {
             Staged::One(first) if overrides && first.0 == index => first.1 = write,
             Staged::One(_) => {
                 let mut writes = Vec::with_capacity(4);
-                if let Staged::One(first) = std::mem::take(self) {
+                if let Staged::One(first) = mem::take(self) {
                     writes.push(first);
                 }
                 writes.push((index, write));
@@ -135,11 +137,12 @@ struct Pending {
 }
 
 impl Guard {
+    #[inline(always)] // See `with_lock::take`.
     pub(crate) fn new(kind: Kind, table: Arc<Opened>, locked: Locked) -> Self {
         Self { kind, table, locked, pending: Mutex::default() }
     }
 
-    pub(crate) fn hold(&self) -> &Arc<Hold> {
+    pub(crate) fn hold(&self) -> &HoldRef {
         self.locked.hold()
     }
 
@@ -182,7 +185,14 @@ impl Guard {
 
     /// Publishes the staged writes and keeps the lock.
     pub fn commit(&self) -> Result<()> {
-        self.publish(false).map(drop)
+        self.enter()?;
+        let mut pending = self.pending.lock();
+        if pending.staged.is_empty() {
+            return self.status();
+        }
+        self.publish_staged(&mut pending.staged, false)?;
+        pending.staged.clear();
+        Ok(())
     }
 
     /// Forgets the unpublished writes.
@@ -193,7 +203,7 @@ impl Guard {
     }
 
     /// Publishes the staged writes and frees the lock.
-    pub fn release(self) -> Result<()> {
+    pub fn release(mut self) -> Result<()> {
         self.finish().map(drop)
     }
 
@@ -258,11 +268,11 @@ impl Guard {
     }
 
     /// The tuples of the keys `wanted`, which the guard covers, as they are now.
-    pub(crate) fn read(&self, wanted: &Keys) -> Snapshot {
+    pub(crate) fn read(&self, wanted: &LockIds) -> Snapshot {
         match wanted {
-            Keys::One(key) => Snapshot::One(self.table.snapshot(key)),
-            Keys::Many(keys) => {
-                Snapshot::Many(keys.iter().map(|key| self.table.snapshot(key)).collect())
+            LockIds::One(id) => Snapshot::One(self.table.snapshot(&id.key)),
+            LockIds::Many(ids) => {
+                Snapshot::Many(ids.iter().map(|id| self.table.snapshot(&id.key)).collect())
             }
         }
     }
@@ -275,13 +285,25 @@ impl Guard {
         answer
     }
 
-    /// Commits and frees the lock, if in time. The end of every successful holder. Returns what the
-    /// callback set.
-    pub(crate) fn finish(&self) -> Result<Option<Box<[u8]>>> {
-        let published = self.publish(true);
+    /// Commits and frees the lock, if in time. The end of every successful holder that is its guard's
+    /// only owner. Returns what the callback set.
+    pub(crate) fn finish(&mut self) -> Result<Option<Box<[u8]>>> {
+        let pending = mem::take(self.pending.get_mut());
+        let published = self.publish(pending);
+        match &published {
+            Ok(_) => self.locked.release_for_good(),
+            // Nothing more can be done with it.
+            Err(_) => self.let_go(),
+        }
+        published
+    }
+
+    /// As `finish`, while others look at the guard.
+    pub(crate) fn finish_shared(&self) -> Result<Option<Box<[u8]>>> {
+        let pending = mem::take(&mut *self.pending.lock());
+        let published = self.publish(pending);
         match &published {
             Ok(_) => self.locked.release(),
-            // Nothing more can be done with it.
             Err(_) => self.let_go(),
         }
         published
@@ -347,14 +369,15 @@ impl Guard {
         self.pending.lock().staged.push(index, write, self.table.table_type())
     }
 
-    /// Publishes the staged writes (I1). `last`: and ends the hold; then it returns the result.
-    fn publish(&self, last: bool) -> Result<Option<Box<[u8]>>> {
+    /// Publishes what is staged, and ends the hold. Returns the result.
+    fn publish(&self, mut pending: Pending) -> Result<Option<Box<[u8]>>> {
         self.enter()?;
-        let mut pending = self.pending.lock();
-        let staged = &mut pending.staged;
-        if staged.is_empty() && !last {
-            return self.status().map(|()| None);
-        }
+        self.publish_staged(&mut pending.staged, true)?;
+        Ok(pending.result)
+    }
+
+    /// Publishes the staged writes (I1). `last`: and ends the hold.
+    fn publish_staged(&self, staged: &mut Staged, last: bool) -> Result<()> {
         // Before the gate: nothing but publishing happens behind it.
         staged.sort(self.table.table_type());
         for (index, writes) in staged.by_key() {
@@ -363,17 +386,15 @@ impl Guard {
         let hold = self.hold();
         match hold.commit_begin(Moment::now_against(hold.deadline())) {
             Gate::Open => {}
-            Gate::Late => return self.answer(Standing::Late).map(|()| None),
-            Gate::Lost(lost) => return self.answer(Standing::Lost(lost)).map(|()| None),
+            Gate::Late => return self.answer(Standing::Late),
+            Gate::Lost(lost) => return self.answer(Standing::Lost(lost)),
         }
         let mut gate = OpenGate { hold, last: false };
         for (index, writes) in staged.by_key() {
             self.table.apply(self.locked.key(index), writes);
         }
         gate.last = last;
-        drop(gate);
-        staged.clear();
-        Ok(if last { pending.result.take() } else { None })
+        Ok(())
     }
 
     /// What a standing means to this kind of guard.

@@ -7,9 +7,10 @@
 use crate::error::{Error, Result};
 use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind};
-use crate::key::{Key, Keys, LockId};
+use crate::key::{Key, LockId, LockIds};
 use crate::lock::{
-    COMMIT_GRACE, Hold, LockInfo, LockTable, Request, Verdict, enter_call, leave_call,
+    COMMIT_GRACE, Hold, HoldRef, LockInfo, LockTable, Request, Verdict, enter_call, inside_call,
+    leave_call,
 };
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
@@ -63,10 +64,12 @@ pub fn with_lock(
 
 /// Acquires the locks of `keys`, and returns a guard that the user ends.
 pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<Guard> {
-    take(Kind::Acquired, table, &Keys::new(keys)?, options)
+    let ids = LockIds::new(table.id(), keys)?;
+    take(Kind::Acquired, table, &ids, options)
 }
 
 /// Waits for the locks, and shows the callback what it will work on.
+#[inline(always)] // See `take`.
 fn begin(
     kind: Kind,
     table: Arc<Opened>,
@@ -74,14 +77,14 @@ fn begin(
     options: &Options,
     callback: &mut impl Callback,
 ) -> Result<Guard> {
-    let keys = Keys::new(keys)?;
-    let guard = take(kind, table, &keys, options)?;
+    let ids = LockIds::new(table.id(), keys)?;
+    let guard = take(kind, table, &ids, options)?;
     if options.exec.is_zero() {
         // The lock was got, and is given back: there is no time to run anything.
         guard.expire();
         return Err(guard.loss().unwrap_or(Error::ExecTimeout));
     }
-    callback.arrange(guard.read(&keys))?;
+    callback.arrange(guard.read(&ids))?;
     Ok(guard)
 }
 
@@ -92,31 +95,26 @@ fn on_caller(
     options: &Options,
     mut callback: impl Callback,
 ) -> Result<Answer> {
-    let guard = begin(Kind::OnCaller, table, keys, options, &mut callback)?;
+    let mut guard = begin(Kind::OnCaller, table, keys, options, &mut callback)?;
 
-    let inside = InsideCall::enter(&guard);
-    let code = callback.run(&guard);
-    drop(inside);
+    let code = {
+        let _ends = Ends(&guard);
+        inside_call(guard.hold(), || callback.run(&guard))
+    };
 
-    Ok(decide(&guard, code))
+    let end = match code {
+        0 => guard.finish(),
+        _ => refused(&guard),
+    };
+    Ok(answer(&guard, code, end))
 }
 
-/// While the calling thread runs a callback; ends also when the callback panics.
-struct InsideCall<'a> {
-    guard: &'a Guard,
-    before: Option<Arc<Hold>>,
-}
+/// The end of a callback on the calling thread, also when it panics.
+struct Ends<'a>(&'a Guard);
 
-impl<'a> InsideCall<'a> {
-    fn enter(guard: &'a Guard) -> Self {
-        Self { guard, before: enter_call(Arc::clone(guard.hold())) }
-    }
-}
-
-impl Drop for InsideCall<'_> {
+impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        leave_call(self.before.take());
-        self.guard.hold().detach();
+        self.0.hold().detach();
     }
 }
 
@@ -165,7 +163,7 @@ fn wait<C: Callback>(
     match on_exec_timeout {
         OnExecTimeout::Join => running.join(),
         OnExecTimeout::Abandon | OnExecTimeout::Kill => {
-            guard.hold().detach();
+            guard.hold().abandon();
             let late = guard.loss() == Some(Error::ExecTimeout);
             running.abandon(late && on_exec_timeout == OnExecTimeout::Kill);
         }
@@ -187,7 +185,7 @@ impl<C: Callback> Work for Call<C> {
     }
 
     fn ended(&self, ending: Ending) {
-        leave_call(None);
+        leave_call();
         self.guard.hold().detach();
         let answer = match ending {
             Ending::Returned(code) => decide(&self.guard, code),
@@ -200,16 +198,25 @@ impl<C: Callback> Work for Call<C> {
 impl<C> Call<C> {
     /// Apart from `run`, whose frame must own nothing.
     fn enter(&self) {
-        enter_call(Arc::clone(self.guard.hold()));
+        enter_call(self.guard.hold().clone());
     }
 }
 
 /// The callback has returned: with its writes, without them, or too late.
 fn decide(guard: &Guard, code: i32) -> Answer {
     let end = match code {
-        0 => guard.finish(),
-        _ => guard.fail().and(Err(Error::CallbackFailed)),
+        0 => guard.finish_shared(),
+        _ => refused(guard),
     };
+    answer(guard, code, end)
+}
+
+/// The callback wants nothing published.
+fn refused<T>(guard: &Guard) -> Result<T> {
+    guard.fail().and(Err(Error::CallbackFailed))
+}
+
+fn answer(guard: &Guard, code: i32, end: Result<Option<Box<[u8]>>>) -> Answer {
     match end {
         Ok(data) => Answer { end: Ok(()), code, data },
         Err(Error::CallbackFailed) => Answer { end: Err(Error::CallbackFailed), code, data: None },
@@ -218,24 +225,24 @@ fn decide(guard: &Guard, code: i32) -> Answer {
     }
 }
 
-/// Waits for the locks of `keys`, and takes them.
-fn take(kind: Kind, table: Arc<Opened>, keys: &Keys, options: &Options) -> Result<Guard> {
+/// Waits for the locks of `ids`, and takes them.
+///
+/// WHY: always inline, like all that stands between it and its parts. A guard that is handed from
+/// frame to frame is copied each time, right after it was written.
+#[inline(always)]
+fn take(kind: Kind, table: Arc<Opened>, ids: &LockIds, options: &Options) -> Result<Guard> {
     let default = || LockTable::default_of_process();
     let lock_table = options.lock_table.clone().unwrap_or_else(default);
-    let hold = Arc::new(Hold::new(
-        options.exec,
-        options.fail,
-        options.owner.resolve(),
-        kind != Kind::Acquired,
-        exec::thread_id(),
-    ));
+    let (owner, thread_id) = (options.owner.resolve(), exec::thread_id());
+    let is_call = kind != Kind::Acquired;
+    let hold = HoldRef::new(|| Hold::new(options.exec, options.fail, owner, is_call, thread_id));
     let request = Request {
         wait: options.wait,
         queue: options.queue,
         spin_delay: options.spin_delay,
         scope: table.scope(),
     };
-    let locked = lock_table.acquire(table.id(), keys, hold, &request)?;
+    let locked = lock_table.acquire(ids, hold, &request)?;
     Ok(Guard::new(kind, table, locked))
 }
 

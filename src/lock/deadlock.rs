@@ -11,19 +11,22 @@
 //!     the case at one moment. Only the owner of the registry's mutex ever holds more than one.
 //! I3. No user code runs, and no one waits for a lock, under the registry's mutex.
 
-use std::cell::{Cell, RefCell};
+#![expect(unsafe_code, reason = "a thread knows the call whose callback it runs by a pointer")]
+
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::ptr;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::lock::entry::EntryRef;
-use crate::lock::hold::{self, Hold};
+use crate::lock::hold::Hold;
+use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::queue::{Fate, Waiter};
 use crate::lock::{reclaim, warm};
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
-use std::sync::Weak;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -46,9 +49,31 @@ pub(crate) enum Party {
     None,
     Thread(u64),
     Logical(u64),
-    /// A callback: the call that runs it, and nobody once that is over. WHY: weak. What a callback
+    /// A callback.
+    Call(Arc<Call>),
+}
+
+/// A callback as an owner, made when it first waits or holds something itself.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// The owner that waits for it; nobody once that is over. WHY: forgotten then. What a callback
     /// began may outlive it, and must not keep all its ancestors.
-    Call(Weak<Hold>),
+    caller: Mutex<Party>,
+}
+
+impl Call {
+    pub(super) fn of(caller: Party) -> Arc<Self> {
+        Arc::new(Self { caller: Mutex::new(caller) })
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn detach(&self) {
+        *self.caller.lock() = Party::None;
+    }
+
+    fn node(self: &Arc<Self>) -> Node {
+        Node::Call(Arc::as_ptr(self).addr())
+    }
 }
 
 impl Party {
@@ -62,46 +87,84 @@ impl Party {
     }
 }
 
-thread_local! {
-    /// Never destroyed, so that a thread keeps its number to its very end.
-    static THREAD: Cell<u64> = const { Cell::new(0) };
-    /// The call whose callback runs on this thread.
-    static CALL: RefCell<Option<Arc<Hold>>> = const { RefCell::new(None) };
+/// Whom a thread stands in for.
+struct Here {
+    /// A number that no other thread of this process ever has; 0 before it is drawn. WHY: not the
+    /// system's, which are used again.
+    thread: Cell<u64>,
+    /// The hold of the call whose callback runs here, or null.
+    call: Cell<*const Hold>,
 }
 
-/// A number that no other thread of this process ever has. WHY: not the system's, which are used
-/// again.
+thread_local! {
+    /// Never destroyed, so that a thread keeps its number to its very end.
+    static HERE: Here = const { Here { thread: Cell::new(0), call: Cell::new(ptr::null()) } };
+}
+
+/// The number of this thread.
 pub(crate) fn thread_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    THREAD.with(|number| {
-        if number.get() == 0 {
-            number.set(NEXT.fetch_add(1, Relaxed));
-        }
-        number.get()
-    })
+    HERE.with(Here::number)
 }
 
 /// From here on this thread waits and holds in the name of another.
 pub(crate) fn set_thread_number(number: u64) {
-    THREAD.with(|own| own.set(number));
+    HERE.with(|here| here.thread.set(number));
 }
 
 /// Makes the thread-locals that locks need.
 pub(crate) fn begin_thread() {
-    CALL.with(|_| ());
     reclaim::begin_thread();
     warm::begin_thread();
 }
 
-/// From here on this thread runs the callback of `call`. Returns the call that it ran before.
-pub(crate) fn enter_call(call: Arc<Hold>) -> Option<Arc<Hold>> {
-    CALL.try_with(|current| current.replace(Some(call))).ok().flatten()
+/// Runs `body` as the callback of the call that has `hold`.
+pub(crate) fn inside_call<R>(hold: &HoldRef, body: impl FnOnce() -> R) -> R {
+    struct Inside<'a> {
+        here: &'a Here,
+        before: *const Hold,
+    }
+    impl Drop for Inside<'_> {
+        fn drop(&mut self) {
+            self.here.call.set(self.before);
+        }
+    }
+    HERE.with(|here| {
+        let before = here.call.replace(hold.as_ptr());
+        let _inside = Inside { here, before };
+        body()
+    })
+}
+
+/// From here on this thread runs the callback of the call that has `hold`, until `leave_call`.
+pub(crate) fn enter_call(hold: HoldRef) {
+    HERE.with(|here| here.call.set(hold.into_raw()));
 }
 
 /// Ends what `enter_call` began.
-pub(crate) fn leave_call(before: Option<Arc<Hold>>) {
-    // A thread whose locals are gone has nothing to restore.
-    let _ = CALL.try_with(|current| current.replace(before));
+pub(crate) fn leave_call() {
+    let hold = HERE.with(|here| here.call.replace(ptr::null()));
+    if !hold.is_null() {
+        // SAFETY: from `into_raw` in `enter_call`: on a worker every `inside_call` has ended by now.
+        drop(unsafe { HoldRef::from_raw(hold.cast_mut()) });
+    }
+}
+
+impl Here {
+    fn number(&self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        if self.thread.get() == 0 {
+            self.thread.set(NEXT.fetch_add(1, Relaxed));
+        }
+        self.thread.get()
+    }
+
+    fn party(&self) -> Party {
+        // SAFETY: `inside_call` borrows it, and `enter_call` owns a reference, until they end.
+        match unsafe { self.call.get().as_ref() } {
+            Some(call) => Party::Call(call.as_owner()),
+            None => Party::Thread(self.number()),
+        }
+    }
 }
 
 impl Owner {
@@ -109,10 +172,7 @@ impl Owner {
         match self {
             Owner::None => Party::None,
             Owner::Logical(id) => Party::Logical(id),
-            Owner::Current => match CALL.try_with(|call| call.borrow().clone()) {
-                Ok(Some(call)) => Party::Call(Arc::downgrade(&call)),
-                _ => Party::Thread(thread_number()),
-            },
+            Owner::Current => HERE.with(Here::party),
         }
     }
 }
@@ -122,7 +182,7 @@ impl Owner {
 enum Node {
     Thread(u64),
     Logical(u64),
-    /// The address of the call's hold, which an edge keeps alive.
+    /// The address of the call, which an edge keeps alive.
     Call(usize),
 }
 
@@ -142,24 +202,20 @@ fn owners(party: &Party) -> Vec<Node> {
                 return nodes;
             }
             Party::Call(call) => {
-                let Some(call) = call.upgrade() else { return nodes };
-                nodes.push(Node::Call(Arc::as_ptr(&call).addr()));
-                if !call.is_attached() {
-                    return nodes;
-                }
-                party = call.party.clone();
+                nodes.push(call.node());
+                party = call.caller.lock().clone();
             }
         }
     }
 }
 
 /// The owners of a lock by its hold. A revoked one has none.
-fn holders(hold: &Arc<Hold>) -> Vec<Node> {
+fn holders(hold: &HoldRef) -> Vec<Node> {
     match (&hold.party, hold.is_call) {
         _ if !hold.is_in_force() => Vec::new(),
         (Party::None, _) => Vec::new(),
         (party, false) => owners(party),
-        (_, true) => owners(&Party::Call(Arc::downgrade(hold))),
+        (_, true) => owners(&Party::Call(hold.as_owner())),
     }
 }
 
@@ -269,8 +325,8 @@ pub(super) fn waiting(scope: &Scope) -> u64 {
 }
 
 /// Ends the wait of a hold that was revoked while it waited for more locks.
-pub(super) fn expel_hold(hold: &Arc<Hold>) {
-    expel(|wait| hold::same(&wait.waiter.hold, hold), Fate::Revoked);
+pub(super) fn expel_hold(hold: &HoldRef) {
+    expel(|wait| wait.waiter.hold.is(hold), Fate::Revoked);
 }
 
 fn expel(matches: impl Fn(&Wait) -> bool, fate: Fate) {

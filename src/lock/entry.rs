@@ -1,5 +1,8 @@
 //! The lock of one key, while somebody holds it or waits for it.
 //!
+//! While nobody waits, one word says who holds it (`holder`), and is all that taking and giving back
+//! touch. With a waiter, and while somebody looks closer, the state says it, under its mutex.
+//!
 //! | Holder | Queue     | Meaning                                           | Left by, to          |
 //! |--------|-----------|---------------------------------------------------|----------------------|
 //! | some   | empty     | held                                              | release: idle        |
@@ -9,7 +12,8 @@
 //! | none   | empty     | dead: leaves the index, and never comes back      | never                |
 //!
 //! Invariants
-//! I1. Holder, queue and death change under the mutex of the state alone.
+//! I1. Holder, queue and death change under the mutex of the state alone, once the word is claimed;
+//!     before that by the word's compare-exchanges alone.
 //! I2. While the lock is free its head has been woken and has not gone back to sleep: whoever
 //!     takes the head out of the queue without taking the lock wakes the next.
 //! I3. The head will look again by the release time of the holder, at the latest: whoever makes
@@ -18,15 +22,15 @@
 //! I5. What a change owes to others (wake-ups of waiters, other locks to free) is paid after the
 //!     mutex is let go.
 
+use std::ops::{Deref, DerefMut};
+
 use crate::clock::{Deadline, Moment};
 use crate::key::LockId;
-use crate::lock::hold::{self, Hold, Verdict};
+use crate::lock::hold::Verdict;
+use crate::lock::hold_ref::HoldRef;
+use crate::lock::holder::{Found, GaveBack, Holder};
 use crate::lock::queue::{Fate, Queue, Waiter};
 use crate::lock::reclaim::{Listed, Node};
-use crate::sync::atomic::{
-    AtomicBool,
-    Ordering::{Acquire, Relaxed, Release},
-};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// A shared reference to an entry, which keeps it in memory, though not in the index.
@@ -36,24 +40,56 @@ pub(crate) type EntryRef = Arc<Node<Entry>>;
 #[derive(Debug)]
 pub(crate) struct Entry {
     id: LockId,
-    dead: AtomicBool,
-    /// A hint for those who spin: nobody holds it.
-    free: AtomicBool,
+    word: Holder,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    holder: Option<Arc<Hold>>,
+    /// While the word is claimed.
+    holder: Option<HoldRef>,
     queue: Queue,
+    dead: bool,
+}
+
+/// The state of an entry whose word is claimed. Dropping it settles the word.
+#[derive(Debug)]
+pub(super) struct Claimed<'a> {
+    word: &'a Holder,
+    state: MutexGuard<'a, State>,
+}
+
+impl Deref for Claimed<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Claimed<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        if self.dead {
+            self.word.die();
+        } else if self.queue.is_empty() {
+            let holder = self.holder.take();
+            self.word.settle(holder);
+        } else {
+            self.word.stay_claimed(self.holder.is_none());
+        }
+    }
 }
 
 impl Listed for Entry {
     type Id = LockId;
 
     fn is(&self, id: &LockId) -> bool {
-        // ORDERING: pairs with `die`. Seen late, the caller finds out under the mutex (I4).
-        self.id == *id && !self.dead.load(Acquire)
+        self.id == *id && !self.word.is_dead()
     }
 }
 
@@ -75,7 +111,7 @@ pub(super) struct Debts {
     wake: Option<Arc<Waiter>>,
     watch: Option<Arc<Waiter>>,
     /// A hold that lost this lock, and must lose its others.
-    pub(super) evicted: Option<Arc<Hold>>,
+    pub(super) evicted: Option<HoldRef>,
     /// The entry died and must leave the index.
     pub(super) died: bool,
     /// The entry is idle: to be kept warm, or to die.
@@ -93,38 +129,68 @@ impl Debts {
 
 impl Entry {
     /// A lock that `hold` is about to hold, not in the index yet.
-    pub(super) fn held_by(id: LockId, hold: Arc<Hold>) -> Self {
-        Self {
-            id,
-            dead: AtomicBool::new(false),
-            free: AtomicBool::new(false),
-            state: Mutex::new(State { holder: Some(hold), queue: Queue::default() }),
-        }
+    pub(super) fn held_by(id: LockId, hold: HoldRef) -> Self {
+        Self { id, word: Holder::new(hold), state: Mutex::default() }
     }
 
     pub(crate) fn id(&self) -> &LockId {
         &self.id
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+    pub(super) fn lock(&self) -> Claimed<'_> {
+        let mut state = self.state.lock();
+        match self.word.claim() {
+            Found::Holder(holder) => state.holder = holder,
+            Found::Claimed => {}
+            Found::Dead => state.dead = true,
+        }
+        Claimed { word: &self.word, state }
     }
 
     /// Whether it is worth while to ask for the lock.
     pub(super) fn looks_free(&self) -> bool {
-        self.free.load(Relaxed) || self.dead.load(Relaxed) // ORDERING: a hint.
+        self.word.looks_free()
+    }
+
+    /// Takes the lock if it is free and nobody waits. `opens`: and opens the hold, which nobody
+    /// else knows yet.
+    pub(super) fn take(&self, hold: &mut HoldRef, opens: bool, now: Moment) -> bool {
+        if !self.word.is_free() {
+            return false;
+        }
+        if opens {
+            hold.open_unseen(now);
+        }
+        let taken = self.word.take(hold);
+        match taken {
+            true if opens => hold.draw_token(),
+            false if opens => hold.close_unseen(),
+            _ => {}
+        }
+        taken
+    }
+
+    /// Frees the lock if `hold` holds it and nobody waits.
+    pub(super) fn give_back(&self, hold: &mut HoldRef) -> bool {
+        match self.word.give_back(hold) {
+            GaveBack::Done(other) => {
+                hold.drop_other(other);
+                true
+            }
+            GaveBack::NotHolder | GaveBack::Claimed => false,
+        }
     }
 
     /// Asks for the lock without waiting in the queue. `strict`: only if nobody waits.
     pub(super) fn arrive(
         &self,
-        hold: &Arc<Hold>,
+        hold: &HoldRef,
         opens: bool,
         strict: bool,
         now: Moment,
     ) -> (Turn, Debts) {
-        let mut state = self.lock();
         let mut debts = Debts::default();
+        let mut state = self.lock();
         let turn = self.arrive_locked(&mut state, hold, opens, strict, now, &mut debts);
         (turn, debts)
     }
@@ -132,13 +198,13 @@ impl Entry {
     fn arrive_locked(
         &self,
         state: &mut State,
-        hold: &Arc<Hold>,
+        hold: &HoldRef,
         opens: bool,
         strict: bool,
         now: Moment,
         debts: &mut Debts,
     ) -> Turn {
-        if self.is_dead() {
+        if state.dead {
             return Turn::Dead;
         }
         self.evict_overdue(state, now, debts);
@@ -219,29 +285,40 @@ impl Entry {
     }
 
     /// Frees the lock if `hold` holds it: to the head of the queue, or to whoever comes first.
-    pub(super) fn release(&self, hold: &Arc<Hold>) -> Debts {
-        let mut state = self.lock();
+    pub(super) fn release(&self, hold: &HoldRef) -> Debts {
         let mut debts = Debts::default();
-        // A thief has it: not ours to free (C-6).
-        if !state.holder.as_ref().is_some_and(|holder| hold::same(holder, hold)) {
-            return debts;
-        }
-        state.holder = None;
-        self.free.store(true, Relaxed); // ORDERING: a hint.
-        if state.queue.is_empty() {
-            debts.idle = true;
-        } else {
-            self.pass_on(&mut state, Moment::now(), &mut debts);
+        match self.word.give_back(hold) {
+            GaveBack::Done(_) => debts.idle = true,
+            GaveBack::NotHolder => {}
+            GaveBack::Claimed => self.release_claimed(hold, &mut debts),
         }
         debts
     }
 
+    fn release_claimed(&self, hold: &HoldRef, debts: &mut Debts) {
+        let mut state = self.lock();
+        // A thief has it: not ours to free (C-6).
+        if !state.holder.as_ref().is_some_and(|holder| holder.is(hold)) {
+            return;
+        }
+        state.holder = None;
+        if state.queue.is_empty() {
+            debts.idle = true;
+        } else {
+            self.pass_on(&mut state, Moment::now(), debts);
+        }
+    }
+
     /// Nobody keeps the entry warm any more: it dies if it is idle.
     pub(super) fn cool(&self) -> Debts {
-        let state = self.lock();
         let mut debts = Debts::default();
-        if state.holder.is_none() && state.queue.is_empty() && !self.is_dead() {
-            self.die(&mut debts);
+        if self.word.die_if_free() {
+            debts.died = true;
+        } else if self.word.is_claimed() {
+            let mut state = self.lock();
+            if state.holder.is_none() && state.queue.is_empty() && !state.dead {
+                state.die(&mut debts);
+            }
         }
         debts
     }
@@ -255,14 +332,14 @@ impl Entry {
     }
 
     /// The holder and the number of waiters.
-    pub(super) fn holder(&self) -> Option<(Arc<Hold>, usize)> {
+    pub(super) fn holder(&self) -> Option<(HoldRef, usize)> {
         let state = self.lock();
-        state.holder.as_ref().map(|holder| (Arc::clone(holder), state.queue.len()))
+        state.holder.as_ref().map(|holder| (holder.clone(), state.queue.len()))
     }
 
     /// Deletes the lock of a holder that is past its release time (C-5).
     fn evict_overdue(&self, state: &mut State, now: Moment, debts: &mut Debts) {
-        let overdue = |holder: &Arc<Hold>| {
+        let overdue = |holder: &HoldRef| {
             holder.release_time().is_past(now) && holder.expire_overdue(now) == Verdict::Taken
         };
         debts.evicted = state.holder.take_if(|holder| overdue(holder));
@@ -287,18 +364,17 @@ impl Entry {
     fn after_leaving(&self, state: &mut State, now: Moment, debts: &mut Debts) {
         match (&state.holder, state.queue.is_empty()) {
             (Some(_), _) => self.watch(state, debts),
-            (None, true) => self.die(debts),
+            (None, true) => state.die(debts),
             (None, false) => self.pass_on(state, now, debts),
         }
     }
 
-    fn hand_to(&self, state: &mut State, hold: &Arc<Hold>, opens: bool, now: Moment) {
+    fn hand_to(&self, state: &mut State, hold: &HoldRef, opens: bool, now: Moment) {
         if opens {
             // Refused only if the hold was revoked while it waited, which its owner finds out.
             hold.open(now);
         }
-        state.holder = Some(Arc::clone(hold));
-        self.free.store(false, Relaxed); // ORDERING: a hint.
+        state.holder = Some(hold.clone());
     }
 
     /// Keeps I3.
@@ -309,21 +385,16 @@ impl Entry {
             debts.watch = Some(Arc::clone(head));
         }
     }
-
-    /// ORDERING: pairs with `is`.
-    fn die(&self, debts: &mut Debts) {
-        self.dead.store(true, Release);
-        debts.died = true;
-    }
-
-    fn is_dead(&self) -> bool {
-        self.dead.load(Relaxed) // ORDERING: under the mutex (I1).
-    }
 }
 
 impl State {
-    pub(super) fn holder(&self) -> Option<&Arc<Hold>> {
+    pub(super) fn holder(&self) -> Option<&HoldRef> {
         self.holder.as_ref()
+    }
+
+    fn die(&mut self, debts: &mut Debts) {
+        self.dead = true;
+        debts.died = true;
     }
 }
 

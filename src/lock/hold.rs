@@ -21,13 +21,14 @@
 //!     published after EXPIRED or REVOKED (C-8).
 //! I4. EXPIRED is reached from a word whose own deadline had passed: an extension that was granted
 //!     first wins, one that comes later is refused.
-//! I5. Token, start and the other locks of a hold are written before OPEN, and read after.
+//! I5. Start and the other locks of a hold are written before OPEN, and read after. So is the
+//!     token, for the holder itself; others may read 0 until it has been drawn.
 
 use std::time::Duration;
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
-use crate::lock::deadlock::Party;
+use crate::lock::deadlock::{Call, Party};
 use crate::lock::entry::EntryRef;
 use crate::process::Generation;
 use crate::sync::atomic::{
@@ -140,9 +141,12 @@ struct Rare {
     watchers: Mutex<[Option<Thread>; 2]>,
     /// All locks of a hold that has several; unset for one.
     locks: OnceLock<Box<[EntryRef]>>,
+    /// The callback as an owner, once it waits or holds something itself.
+    owner: OnceLock<Arc<Call>>,
 }
 
 impl Hold {
+    #[inline(always)] // See `HoldRef::new`.
     pub(crate) fn new(
         exec: Timeout,
         fail: Timeout,
@@ -178,13 +182,31 @@ impl Hold {
 
     /// Taker: all locks are held from `now` on. `false` if the hold was revoked meanwhile.
     pub(crate) fn open(&self, now: Moment) -> bool {
-        static TOKENS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        // ORDERING: published by the step below (I5). A later holder of the same key draws its
-        // token after it got the lock, which it got after this hold was over.
-        self.token.store(TOKENS.fetch_add(1, Relaxed), Relaxed);
-        self.since.store(now.as_bits(), Relaxed);
+        self.draw_token();
+        self.since.store(now.as_bits(), Relaxed); // ORDERING: published by the step below (I5).
         let taking = Word::new(TAKING, Deadline::NEVER);
         self.step(taking, Word::new(OPEN, now.after(self.exec))).is_ok()
+    }
+
+    /// Taker of one lock, while nobody else knows the hold: as `open`, for the case that it gets the
+    /// lock with its next step. Then it draws its token.
+    pub(super) fn open_unseen(&self, now: Moment) {
+        self.since.store(now.as_bits(), Relaxed); // ORDERING of both: published with the lock.
+        self.word.store(Word::new(OPEN, now.after(self.exec)).0, Relaxed);
+    }
+
+    /// It did not get the lock.
+    pub(super) fn close_unseen(&self) {
+        self.word.store(Word::new(TAKING, Deadline::NEVER).0, Relaxed); // ORDERING: not seen yet.
+    }
+
+    /// Taker: has all locks.
+    ///
+    /// ORDERING: a later holder of the same key draws its token after it got the lock, which it got
+    /// after this hold was over. Others may see none for a moment (I5).
+    pub(super) fn draw_token(&self) {
+        static TOKENS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        self.token.store(TOKENS.fetch_add(1, Relaxed), Relaxed);
     }
 
     /// Taker: gave up. `false` if the hold was revoked meanwhile.
@@ -322,11 +344,11 @@ impl Hold {
     }
 
     pub(crate) fn token(&self) -> u64 {
-        self.token.load(Relaxed) // ORDERING: by I5, after `word` showed OPEN.
+        self.token.load(Relaxed) // ORDERING: by I5.
     }
 
     pub(crate) fn since(&self) -> Moment {
-        Moment::from_bits(self.since.load(Relaxed)) // ORDERING: as in `token`.
+        Moment::from_bits(self.since.load(Relaxed)) // ORDERING: by I5, after `word` showed OPEN.
     }
 
     /// `Error::Forked` in a child of the process that made it.
@@ -334,13 +356,31 @@ impl Hold {
         if self.born.is_current() { Ok(()) } else { Err(Error::Forked) }
     }
 
-    /// The caller of the call stopped waiting for its callback.
-    pub(crate) fn detach(&self) {
-        self.attached.store(false, Relaxed); // ORDERING: a hint about who waits for whom.
+    /// The callback of the call as an owner.
+    pub(super) fn as_owner(&self) -> Arc<Call> {
+        let owner = self.rare().owner.get_or_init(|| Call::of(self.party.clone()));
+        // ORDERING: pairs with the fence in `abandon`: this side shows the owner, then looks whether
+        // somebody waits for it; the other says that nobody does, then looks for an owner.
+        fence(SeqCst);
+        if !self.attached.load(Relaxed) {
+            owner.detach();
+        }
+        Arc::clone(owner)
     }
 
-    pub(crate) fn is_attached(&self) -> bool {
-        self.attached.load(Relaxed)
+    /// The callback has ended. By the thread that ran it: nobody makes it an owner meanwhile.
+    pub(crate) fn detach(&self) {
+        self.attached.store(false, Relaxed); // ORDERING: see `as_owner`.
+        if let Some(owner) = self.rare.get().and_then(|rare| rare.owner.get()) {
+            owner.detach();
+        }
+    }
+
+    /// The caller stopped waiting for its callback.
+    pub(crate) fn abandon(&self) {
+        self.attached.store(false, Relaxed); // ORDERING: by the fence.
+        fence(SeqCst); // ORDERING: pairs with `as_owner`.
+        self.detach();
     }
 
     fn rare(&self) -> &Rare {
@@ -388,11 +428,6 @@ impl Hold {
     pub(super) fn locks(&self) -> &[EntryRef] {
         self.rare.get().and_then(|rare| rare.locks.get()).map_or(&[], |locks| locks)
     }
-}
-
-/// Two holds are the same if they are the same object.
-pub(super) fn same(a: &Arc<Hold>, b: &Arc<Hold>) -> bool {
-    Arc::ptr_eq(a, b)
 }
 
 /// Models: every interleaving of a holder and those who would take its lock away.

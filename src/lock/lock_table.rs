@@ -1,15 +1,17 @@
 //! Lock tables: finding the entry of a key, and the loop that waits for it.
 
+use std::mem;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
-use crate::key::{Key, Keys, LockId};
+use crate::key::{Key, LockId, LockIds};
 use crate::lock::deadlock::{self, Registration, Scope, Wait};
 use crate::lock::entry::{Debts, Entry, EntryRef, Turn};
 use crate::lock::hold::{COMMIT_GRACE, Hold, Standing, Verdict};
+use crate::lock::hold_ref::HoldRef;
 use crate::lock::queue::{Fate, Waiter};
 use crate::lock::reclaim::{Index, Node};
 use crate::lock::warm;
@@ -34,7 +36,7 @@ pub(crate) struct Request<'a> {
 #[derive(Debug)]
 pub(crate) struct Locked {
     lock_table: LockTable,
-    hold: Arc<Hold>,
+    hold: HoldRef,
     entries: Entries,
 }
 
@@ -45,7 +47,7 @@ enum Entries {
 }
 
 impl Locked {
-    pub(crate) fn hold(&self) -> &Arc<Hold> {
+    pub(crate) fn hold(&self) -> &HoldRef {
         &self.hold
     }
 
@@ -68,6 +70,14 @@ impl Locked {
     pub(crate) fn release(&self) {
         for entry in self.entries() {
             self.lock_table.release(entry, &self.hold);
+        }
+    }
+
+    /// As `release`, by the only owner. The keys are gone afterwards.
+    pub(crate) fn release_for_good(&mut self) {
+        match mem::replace(&mut self.entries, Entries::Many(Box::default())) {
+            Entries::One(entry) => self.lock_table.give_up(entry, &mut self.hold),
+            Entries::Many(entries) => self.lock_table.release_all(&entries, &self.hold),
         }
     }
 
@@ -209,25 +219,19 @@ impl LockTable {
         self.0.scope.close();
     }
 
-    /// Takes the locks of all `keys` of a table for `hold`: in the end all are held, or none.
+    /// Takes the locks of all `ids` for `hold`: in the end all are held, or none.
+    #[inline(always)] // See `with_lock::take`.
     pub(crate) fn acquire(
         &self,
-        table: u64,
-        keys: &Keys,
-        hold: Arc<Hold>,
+        ids: &LockIds,
+        mut hold: HoldRef,
         request: &Request<'_>,
     ) -> Result<Locked> {
         let now = Moment::now();
         let by = now.after(request.wait);
-        let id = |key: &Key| LockId { table, key: key.clone() };
-        let entries = match keys {
-            Keys::One(key) => Entries::One(self.take(id(key), &hold, true, now, by, request)?),
-            Keys::Many(keys) => {
-                let mut ids: Vec<LockId> = keys.iter().map(id).collect();
-                // The one order that all callers take their locks in (C-18).
-                ids.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-                Entries::Many(self.take_all(ids, &hold, by, request)?)
-            }
+        let entries = match ids {
+            LockIds::One(id) => Entries::One(self.take(id, &mut hold, true, now, by, request)?),
+            LockIds::Many(ids) => Entries::Many(self.take_all(ids, &mut hold, by, request)?),
         };
         let locked = Locked { lock_table: self.clone(), hold, entries };
         self.0.counters.acquired(locked.entries());
@@ -237,11 +241,14 @@ impl LockTable {
     /// Takes several locks; the hold opens when it has the last (C-18).
     fn take_all(
         &self,
-        ids: Vec<LockId>,
-        hold: &Arc<Hold>,
+        ids: &[LockId],
+        hold: &mut HoldRef,
         by: Deadline,
         request: &Request<'_>,
     ) -> Result<Box<[EntryRef]>> {
+        // The one order that all callers take their locks in (C-18).
+        let mut ids: Vec<&LockId> = ids.iter().collect();
+        ids.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let mut taken = Vec::with_capacity(ids.len());
         let outcome = ids.into_iter().try_for_each(|id| {
             taken.push(self.take(id, hold, false, Moment::now(), by, request)?);
@@ -267,15 +274,15 @@ impl LockTable {
     /// Takes one lock, and waits for it if it must.
     fn take(
         &self,
-        id: LockId,
-        hold: &Arc<Hold>,
+        id: &LockId,
+        hold: &mut HoldRef,
         opens: bool,
         now: Moment,
         by: Deadline,
         request: &Request<'_>,
     ) -> Result<EntryRef> {
         let strict = request.queue == Queue::Fifo;
-        let entry = match self.attempt(&id, hold, opens, strict, now) {
+        let entry = match self.attempt(id, hold, opens, strict, now) {
             Ok(entry) => return Ok(entry),
             Err(busy) => busy,
         };
@@ -284,7 +291,7 @@ impl LockTable {
             return Err(Error::WaitTimeout);
         }
         self.0.counters.contended.fetch_add(1, Relaxed);
-        let claim = Claim { lock_table: self, id, hold, opens, strict, by, request };
+        let mut claim = Claim { lock_table: self, id, hold, opens, strict, by, request };
         let outcome = match request.queue {
             Queue::Polling => claim.poll(entry),
             Queue::Fair | Queue::Fifo => claim.queue(entry),
@@ -302,7 +309,7 @@ impl LockTable {
     fn attempt(
         &self,
         id: &LockId,
-        hold: &Arc<Hold>,
+        hold: &mut HoldRef,
         opens: bool,
         strict: bool,
         now: Moment,
@@ -311,18 +318,14 @@ impl LockTable {
         let mut warm = self.is_of_process().then(|| warm::take(id)).flatten();
         loop {
             let Some(entry) = warm.take().or_else(|| self.0.index.find(hash, id)) else {
-                let entry = Node::new(Entry::held_by(id.clone(), Arc::clone(hold)));
-                // Others meet the entry when its holder is complete.
-                let state = entry.lock();
-                if self.0.index.insert(hash, id, &entry) {
-                    if opens {
-                        hold.open(now);
-                    }
-                    drop(state);
+                if let Some(entry) = self.list(id, hold, opens, now) {
                     return Ok(entry);
                 }
                 continue;
             };
+            if entry.take(hold, opens, now) {
+                return Ok(entry);
+            }
             let (turn, debts) = entry.arrive(hold, opens, strict, now);
             self.pay(&entry, debts);
             match turn {
@@ -333,11 +336,37 @@ impl LockTable {
         }
     }
 
-    fn release(&self, entry: &EntryRef, hold: &Arc<Hold>) {
+    /// Lists a new entry that `hold` holds; `None` if another one of the key came first.
+    fn list(&self, id: &LockId, hold: &mut HoldRef, opens: bool, now: Moment) -> Option<EntryRef> {
+        let entry = Node::new(Entry::held_by(id.clone(), hold.clone_mut()));
+        if opens {
+            hold.open_unseen(now);
+        }
+        let listed = self.0.index.insert(id.hash(), id, &entry);
+        match listed {
+            true if opens => hold.draw_token(),
+            false if opens => hold.close_unseen(),
+            _ => {}
+        }
+        listed.then_some(entry)
+    }
+
+    fn release(&self, entry: &EntryRef, hold: &HoldRef) {
         self.pay(entry, entry.release(hold));
     }
 
-    fn release_all(&self, entries: &[EntryRef], hold: &Arc<Hold>) {
+    /// As `release`, with the caller's reference to the entry.
+    fn give_up(&self, entry: EntryRef, hold: &mut HoldRef) {
+        if self.is_of_process() && entry.give_back(hold) {
+            if let Some(leaves) = warm::keep(entry) {
+                self.cool(&leaves);
+            }
+        } else {
+            self.release(&entry, hold);
+        }
+    }
+
+    fn release_all(&self, entries: &[EntryRef], hold: &HoldRef) {
         for entry in entries {
             self.release(entry, hold);
         }
@@ -441,8 +470,8 @@ fn describe(id: &LockId, hold: &Hold, waiters: usize, now: Moment) -> LockInfo {
 /// A caller that must wait for a lock.
 struct Claim<'a> {
     lock_table: &'a LockTable,
-    id: LockId,
-    hold: &'a Arc<Hold>,
+    id: &'a LockId,
+    hold: &'a mut HoldRef,
     opens: bool,
     strict: bool,
     by: Deadline,
@@ -451,7 +480,7 @@ struct Claim<'a> {
 
 impl Claim<'_> {
     /// Waits in the queue of `entry`.
-    fn queue(&self, mut entry: EntryRef) -> Result<EntryRef> {
+    fn queue(&mut self, mut entry: EntryRef) -> Result<EntryRef> {
         if !self.strict && self.spin(&entry) {
             return Ok(entry);
         }
@@ -466,7 +495,7 @@ impl Claim<'_> {
                 Turn::Dead => {}
             }
             let now = Moment::now();
-            match self.lock_table.attempt(&self.id, self.hold, self.opens, self.strict, now) {
+            match self.lock_table.attempt(self.id, self.hold, self.opens, self.strict, now) {
                 Ok(taken) => return Ok(taken),
                 Err(busy) => entry = busy,
             }
@@ -474,10 +503,14 @@ impl Claim<'_> {
     }
 
     /// Looks for a moment whether the lock is given back. Whether it was got.
-    fn spin(&self, entry: &EntryRef) -> bool {
+    fn spin(&mut self, entry: &EntryRef) -> bool {
         for _ in 0..SPINS {
             if entry.looks_free() {
-                let (turn, debts) = entry.arrive(self.hold, self.opens, false, Moment::now());
+                let now = Moment::now();
+                if entry.take(self.hold, self.opens, now) {
+                    return true;
+                }
+                let (turn, debts) = entry.arrive(self.hold, self.opens, false, now);
                 self.lock_table.pay(entry, debts);
                 match turn {
                     Turn::Taken => return true,
@@ -525,7 +558,7 @@ impl Claim<'_> {
     }
 
     /// Attempts now and then, with no place in the queue.
-    fn poll(&self, mut entry: EntryRef) -> Result<EntryRef> {
+    fn poll(&mut self, mut entry: EntryRef) -> Result<EntryRef> {
         let waiter = self.waiter();
         let mut registration = Some(self.register(&entry, &waiter)?);
         loop {
@@ -535,7 +568,7 @@ impl Claim<'_> {
                 Fate::Granted | Fate::Left | Fate::Waiting => {}
             }
             let now = Moment::now();
-            let busy = match self.lock_table.attempt(&self.id, self.hold, self.opens, false, now) {
+            let busy = match self.lock_table.attempt(self.id, self.hold, self.opens, false, now) {
                 Ok(taken) => return Ok(taken),
                 Err(busy) => busy,
             };
@@ -555,7 +588,7 @@ impl Claim<'_> {
     }
 
     fn waiter(&self) -> Arc<Waiter> {
-        Arc::new(Waiter::new(Arc::clone(self.hold), self.opens, self.strict, current()))
+        Arc::new(Waiter::new(self.hold.clone(), self.opens, self.strict, current()))
     }
 
     fn register(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<Registration> {

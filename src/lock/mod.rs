@@ -4,6 +4,8 @@
 //! |--------------|----------------------------------------------------------------------|
 //! | `hold`       | one holding of a lock: live, committing, over (state machine)        |
 //! | `entry`      | the lock of one key: who holds it, who is next                       |
+//! | `hold_ref`   | counted references to holds                                          |
+//! | `holder`     | the word that says who holds it while nobody waits (state machine)   |
 //! | `queue`      | who waits for it, in order of arrival                                |
 //! | `lock_table` | finding the entry of a key; the loop that waits                      |
 //! | `deadlock`   | who waits for whom, in the whole process                             |
@@ -16,6 +18,8 @@
 mod deadlock;
 mod entry;
 mod hold;
+mod hold_ref;
+mod holder;
 mod lock_table;
 mod queue;
 mod reclaim;
@@ -23,8 +27,9 @@ mod warm;
 
 pub use deadlock::Owner;
 pub(crate) use deadlock::{
-    Scope, begin_thread, enter_call, leave_call, set_thread_number, thread_number,
+    Scope, begin_thread, enter_call, inside_call, leave_call, set_thread_number, thread_number,
 };
 pub(crate) use hold::{COMMIT_GRACE, Gate, Hold, Lost, Standing, Verdict};
+pub(crate) use hold_ref::HoldRef;
 pub use lock_table::{LockInfo, LockTable, Stats};
 pub(crate) use lock_table::{Locked, Request};

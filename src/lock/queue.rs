@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::{Deadline, Moment, Timeout};
-use crate::lock::hold::Hold;
+use crate::lock::hold_ref::HoldRef;
 use crate::sync::atomic::{
     AtomicU8, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -37,7 +37,7 @@ pub(super) enum Fate {
 /// Somebody who waits for a lock.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) hold: Arc<Hold>,
+    pub(super) hold: HoldRef,
     /// Whether this is the only lock of the hold, or the last of several: to be opened when granted.
     pub(super) opens: bool,
     /// Wants the strict order of arrival.
@@ -51,7 +51,7 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    pub(super) fn new(hold: Arc<Hold>, opens: bool, strict: bool, thread: Thread) -> Self {
+    pub(super) fn new(hold: HoldRef, opens: bool, strict: bool, thread: Thread) -> Self {
         let (ticket, wakes_at) = (AtomicU64::new(0), AtomicU64::new(0));
         let fate = AtomicU8::new(Fate::Waiting as u8);
         Self { hold, opens, strict, thread, fate, ticket, wakes_at }

@@ -1,0 +1,137 @@
+//! Counted references to a hold.
+//!
+//! WHY: not `Arc`. Every call makes a hold, shows it to one entry, and takes it back; here that
+//! costs no atomic exchange as long as nobody else looked.
+//!
+//! Invariants
+//! I1. The count is the number of references, those that lie in an entry's word included.
+//! I2. A reference is made from another one. So who owns all that are counted is alone, and stays so
+//!     until it makes one more or lets another thread see one.
+
+#![expect(unsafe_code, reason = "a reference count; argued from I1 and I2")]
+
+use std::fmt;
+use std::mem;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+use crate::lock::hold::Hold;
+use crate::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+
+/// A reference to a hold, which lives as long as it has one.
+pub(crate) struct HoldRef(NonNull<Counted>);
+
+struct Counted {
+    count: AtomicUsize,
+    hold: Hold,
+}
+
+// SAFETY: as for `Arc`: a hold may be used and dropped by any thread.
+unsafe impl Send for HoldRef {}
+// SAFETY: as above.
+unsafe impl Sync for HoldRef {}
+
+impl HoldRef {
+    #[inline(always)]
+    pub(crate) fn new(make: impl FnOnce() -> Hold) -> Self {
+        // WHY: in its place from the start, and not moved there.
+        let place = Box::new_uninit();
+        let counted = Box::write(place, Counted { count: AtomicUsize::new(1), hold: make() });
+        Self(NonNull::from(Box::leak(counted)))
+    }
+
+    fn counted(&self) -> &Counted {
+        // SAFETY: alive by I1: this reference is counted.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// One more, by the owner of a reference that nobody else can use meanwhile.
+    pub(super) fn clone_mut(&mut self) -> Self {
+        let count = &self.counted().count;
+        // ORDERING: alone (I2), so nobody else counts.
+        if count.load(Relaxed) != 1 {
+            return self.clone();
+        }
+        count.store(2, Relaxed);
+        Self(self.0)
+    }
+
+    /// Drops `other`, a reference to the same hold.
+    pub(super) fn drop_other(&mut self, other: Self) {
+        debug_assert!(self.is(&other));
+        // ORDERING: pairs with the decrements of others. Two references in the hands of one thread
+        // are all that are counted, so nobody else counts (I2).
+        if self.counted().count.load(Acquire) == 2 {
+            self.counted().count.store(1, Relaxed);
+            mem::forget(other);
+        }
+    }
+
+    /// Whether both are the same hold.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
+    /// Where the hold lies.
+    pub(super) fn as_ptr(&self) -> *mut Hold {
+        // SAFETY: alive; only an address is taken.
+        unsafe { &raw mut (*self.0.as_ptr()).hold }
+    }
+
+    /// Gives the reference away as a pointer.
+    pub(super) fn into_raw(self) -> *mut Hold {
+        let pointer = self.as_ptr();
+        mem::forget(self);
+        pointer
+    }
+
+    /// # Safety
+    /// `pointer` came from `into_raw`, and nobody else takes it back.
+    pub(super) unsafe fn from_raw(pointer: *mut Hold) -> Self {
+        // SAFETY: the hold lies in a `Counted`.
+        let counted = unsafe { pointer.byte_sub(mem::offset_of!(Counted, hold)) };
+        // SAFETY: not null, as an address inside an object.
+        Self(unsafe { NonNull::new_unchecked(counted.cast()) })
+    }
+}
+
+impl Deref for HoldRef {
+    type Target = Hold;
+    fn deref(&self) -> &Hold {
+        &self.counted().hold
+    }
+}
+
+impl Clone for HoldRef {
+    fn clone(&self) -> Self {
+        // ORDERING: the reference it is made from keeps the hold alive.
+        self.counted().count.fetch_add(1, Relaxed);
+        Self(self.0)
+    }
+}
+
+impl Drop for HoldRef {
+    fn drop(&mut self) {
+        let count = &self.counted().count;
+        // ORDERING: Acquire pairs with the Release of the other references' ends: what they did
+        // comes before the end of the hold. The only one there is needs no exchange (I2).
+        if count.load(Acquire) != 1 {
+            if count.fetch_sub(1, Release) != 1 {
+                return;
+            }
+            fence(Acquire);
+        }
+        // SAFETY: made by `new`, and this was the last reference.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl fmt::Debug for HoldRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
