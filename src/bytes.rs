@@ -59,7 +59,7 @@ impl Len {
 
 impl Bytes {
     /// A copy of `source`; `Error::NoMemory` if memory of that size cannot be had.
-    #[inline]
+    #[inline(always)] // See `Guard::stage`.
     pub(crate) fn copy_of(source: &[u8]) -> Result<Self> {
         match Len::of(source) {
             Some(len) => Ok(Self(Repr::Inline(len, Words::of(source)))),

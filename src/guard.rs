@@ -56,6 +56,7 @@ impl Staged {
     }
 
     /// Adds a write. Those that it makes pointless are forgotten now or later.
+    #[inline(always)] // As `stage`.
     fn push(&mut self, index: usize, write: Write, r#type: TableType) -> Result<()> {
         let overrides = write.is_final(r#type);
         match self {
@@ -363,6 +364,8 @@ impl Guard {
         index.map(|index| (index, locked.key(index))).ok_or(Error::NotCovered)
     }
 
+    /// WHY: always inline, so that a small value is written once, where it stays.
+    #[inline(always)]
     fn stage(&self, index: usize, write: impl FnOnce() -> Result<Write>) -> Result<()> {
         self.status()?;
         let write = write()?;

@@ -19,15 +19,18 @@ use crate::table::Snapshot;
 
 /// What runs while the lock is held.
 pub trait Callback: Send + Sync + 'static {
+    /// The tuples of the keys, as it wants to see them.
+    type View: Send + Sync + 'static;
+
     /// Gets the tuples of the keys, as of acquisition and in the order given, before anything runs.
     /// If it fails, nothing runs.
-    fn arrange(&mut self, tuples: Snapshot) -> Result<()>;
+    fn arrange(&self, tuples: Snapshot) -> Result<Self::View>;
 
     /// Runs, and returns 0 for success. On a worker it may be unwound by cancellation or
     /// `pthread_exit`: it must own nothing on the stack, and a panic there ends the process, for
     /// nothing stands by to catch it. On the caller's thread a panic reaches the caller; the lock is
     /// free by then, and nothing was written.
-    fn run(&self, guard: &Guard) -> i32;
+    fn run(&self, guard: &Guard, view: &Self::View) -> i32;
 }
 
 /// How a call ended, and what its callback left.
@@ -56,7 +59,7 @@ pub fn with_lock(
 ) -> Answer {
     let outcome = match (options.run_on, options.on_exec_timeout) {
         (RunOn::Caller, OnExecTimeout::Kill) => Err(Error::Invalid),
-        (RunOn::Caller, _) => on_caller(table, keys, options, callback),
+        (RunOn::Caller, _) => on_caller(table, keys, options, &callback),
         (RunOn::Worker, _) => on_worker(table, keys, options, callback),
     };
     outcome.unwrap_or_else(Answer::without_callback)
@@ -70,13 +73,13 @@ pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<
 
 /// Waits for the locks, and shows the callback what it will work on.
 #[inline(always)] // See `take`.
-fn begin(
+fn begin<C: Callback>(
     kind: Kind,
     table: Arc<Opened>,
     keys: &[&[u8]],
     options: &Options,
-    callback: &mut impl Callback,
-) -> Result<Guard> {
+    callback: &C,
+) -> Result<(Guard, C::View)> {
     let ids = LockIds::new(table.id(), keys)?;
     let guard = take(kind, table, &ids, options)?;
     if options.exec.is_zero() {
@@ -84,8 +87,8 @@ fn begin(
         guard.expire();
         return Err(guard.loss().unwrap_or(Error::ExecTimeout));
     }
-    callback.arrange(guard.read(&ids))?;
-    Ok(guard)
+    let view = callback.arrange(guard.read(&ids))?;
+    Ok((guard, view))
 }
 
 /// On the calling thread nothing can return early: a late callback is found out afterwards.
@@ -93,13 +96,13 @@ fn on_caller(
     table: Arc<Opened>,
     keys: &[&[u8]],
     options: &Options,
-    mut callback: impl Callback,
+    callback: &impl Callback,
 ) -> Result<Answer> {
-    let mut guard = begin(Kind::OnCaller, table, keys, options, &mut callback)?;
+    let (mut guard, view) = begin(Kind::OnCaller, table, keys, options, callback)?;
 
     let code = {
         let _ends = Ends(&guard);
-        inside_call(guard.hold(), || callback.run(&guard))
+        inside_call(guard.hold(), || callback.run(&guard, &view))
     };
 
     let end = match code {
@@ -123,11 +126,11 @@ fn on_worker(
     table: Arc<Opened>,
     keys: &[&[u8]],
     options: &Options,
-    mut callback: impl Callback,
+    callback: impl Callback,
 ) -> Result<Answer> {
-    let guard = begin(Kind::OnWorker, table, keys, options, &mut callback)?;
+    let (guard, view) = begin(Kind::OnWorker, table, keys, options, &callback)?;
 
-    let call = Arc::new(Call { guard, callback, answer: Mutex::new(None) });
+    let call = Arc::new(Call { guard, callback, view, answer: Mutex::new(None) });
     // Watched before it starts: the lock may be taken away at once.
     call.guard.watched_by(current(), || {
         let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
@@ -172,16 +175,17 @@ fn wait<C: Callback>(
 }
 
 /// A callback on a worker, with all that outlives its caller.
-struct Call<C> {
+struct Call<C: Callback> {
     guard: Guard,
     callback: C,
+    view: C::View,
     answer: Mutex<Option<Answer>>,
 }
 
 impl<C: Callback> Work for Call<C> {
     fn run(&self) -> i32 {
         self.enter();
-        self.callback.run(&self.guard)
+        self.callback.run(&self.guard, &self.view)
     }
 
     fn ended(&self, ending: Ending) {
@@ -195,7 +199,7 @@ impl<C: Callback> Work for Call<C> {
     }
 }
 
-impl<C> Call<C> {
+impl<C: Callback> Call<C> {
     /// Apart from `run`, whose frame must own nothing.
     fn enter(&self) {
         enter_call(self.guard.hold().clone());

@@ -1,8 +1,8 @@
 //! What stands around every exported function: no panic leaves it (C-17), and no thread is
 //! cancelled inside it (C-5).
 //!
-//! WHY: every one. Crates below read files and ask for random bytes at times that we do not know,
-//! and those are cancellation points.
+//! WHY: every one, save those that touch nothing but memory of ours. Crates below read files and ask
+//! for random bytes at times that we do not know, and those are cancellation points.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,7 +12,17 @@ use crate::error::Result;
 
 /// Runs the body of an exported function and turns its answer into a status.
 pub(super) fn boundary(body: impl FnOnce() -> Result<()>) -> etslock_status {
-    let code = match guarded(body) {
+    status(guarded(body))
+}
+
+/// As `boundary`, for a body that meets no cancellation point and makes no thread-local: one that
+/// touches the library's own memory, the clock, and at most wakes a thread.
+pub(super) fn brief(body: impl FnOnce() -> Result<()>) -> etslock_status {
+    status(caught(body))
+}
+
+fn status(answer: Option<Result<()>>) -> etslock_status {
+    let code = match answer {
         Some(Ok(())) => etslock_status_code::ETSLOCK_OK,
         Some(Err(error)) => error.into(),
         None => etslock_status_code::ETSLOCK_ERR_PANIC,
@@ -23,6 +33,11 @@ pub(super) fn boundary(body: impl FnOnce() -> Result<()>) -> etslock_status {
 /// Runs the body of an exported function that has no status; `fallback` answers for a panic.
 pub(super) fn boundary_or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     guarded(body).unwrap_or(fallback)
+}
+
+/// As `brief`, for a function that has no status.
+pub(super) fn brief_or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+    caught(body).unwrap_or(fallback)
 }
 
 /// `None` when `body` panicked.

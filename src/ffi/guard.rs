@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use super::boundary::{boundary, boundary_or};
+use super::boundary::{boundary, brief, brief_or};
 use super::handle::{Handle, Out, borrow, bytes};
 use super::status::etslock_status;
 use super::tuples::etslock_tuples;
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn etslock_guard_insert(
     value: *const c_void,
     value_len: usize,
 ) -> etslock_status {
-    boundary(|| {
+    brief(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `key`.
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn etslock_guard_delete(
     key: *const c_void,
     key_len: usize,
 ) -> etslock_status {
-    boundary(|| {
+    brief(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `key`.
@@ -208,7 +208,7 @@ pub unsafe extern "C" fn etslock_guard_delete_tuple(
     value: *const c_void,
     value_len: usize,
 ) -> etslock_status {
-    boundary(|| {
+    brief(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `key`.
@@ -257,7 +257,7 @@ pub unsafe extern "C" fn etslock_guard_commit(guard: *mut etslock_guard) -> etsl
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_guard_rollback(guard: *mut etslock_guard) -> etslock_status {
     // SAFETY: contract `guard`.
-    boundary(|| unsafe { borrow(guard) }?.rollback())
+    brief(|| unsafe { borrow(guard) }?.rollback())
 }
 
 /// Publishes the staged writes, unlocks, and ends an acquired guard.
@@ -339,7 +339,7 @@ pub unsafe extern "C" fn etslock_guard_set_result(
     data: *const c_void,
     data_len: usize,
 ) -> etslock_status {
-    boundary(|| {
+    brief(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         // SAFETY: contract `value`.
@@ -369,7 +369,7 @@ pub unsafe extern "C" fn etslock_guard_extend(
     guard: *mut etslock_guard,
     exec_timeout_ms: i64,
 ) -> etslock_status {
-    boundary(|| {
+    brief(|| {
         // SAFETY: contract `guard`.
         let guard = unsafe { borrow(guard) }?;
         guard.extend(Timeout::from_millis(exec_timeout_ms)?)
@@ -418,7 +418,7 @@ pub unsafe extern "C" fn etslock_guard_sleep(guard: *mut etslock_guard, ms: i64)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_guard_status(guard: *const etslock_guard) -> etslock_status {
     // SAFETY: contract `guard`.
-    boundary(|| unsafe { borrow(guard) }?.status())
+    brief(|| unsafe { borrow(guard) }?.status())
 }
 
 /// Milliseconds to the exec deadline of a guard.
@@ -435,7 +435,7 @@ pub unsafe extern "C" fn etslock_guard_status(guard: *const etslock_guard) -> et
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_guard_remaining_ms(guard: *const etslock_guard) -> i64 {
     // SAFETY: contract `guard`.
-    boundary_or(0, || unsafe { borrow(guard) }.map_or(0, |guard| guard.remaining().as_millis()))
+    brief_or(0, || unsafe { borrow(guard) }.map_or(0, |guard| guard.remaining().as_millis()))
 }
 
 /// The fencing token of a guard's lock.
@@ -454,7 +454,7 @@ pub unsafe extern "C" fn etslock_guard_remaining_ms(guard: *const etslock_guard)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_guard_token(guard: *const etslock_guard) -> u64 {
     // SAFETY: contract `guard`.
-    boundary_or(0, || unsafe { borrow(guard) }.map_or(0, Guard::token))
+    brief_or(0, || unsafe { borrow(guard) }.map_or(0, Guard::token))
 }
 
 /// Where an acquired guard goes.

@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 
-use super::boundary::{boundary, boundary_or};
+use super::boundary::{boundary, boundary_or, brief, brief_or};
 use super::handle::{Handle, Live, Out, borrow, bytes, free, read};
 use super::sized::{SizedStruct, fill_sized, write_defaults};
 use super::status::etslock_status;
@@ -281,7 +281,7 @@ pub unsafe extern "C" fn etslock_lock_table_locks(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_locks_count(locks: *const etslock_locks) -> usize {
     // SAFETY: contract `locks`: NULL or a live snapshot, immutable.
-    boundary_or(0, || unsafe { read(locks) }.map_or(0, |snapshot| snapshot.locks.len()))
+    brief_or(0, || unsafe { read(locks) }.map_or(0, |snapshot| snapshot.locks.len()))
 }
 
 /// One lock of a snapshot.
@@ -306,7 +306,7 @@ pub unsafe extern "C" fn etslock_locks_get(
     index: usize,
     out_info: *mut etslock_lock_info,
 ) -> etslock_status {
-    boundary(|| {
+    brief(|| {
         // SAFETY: contract `locks`: NULL or a live snapshot, immutable.
         let snapshot = unsafe { read(locks) }?;
         let info = || {
@@ -342,7 +342,7 @@ pub unsafe extern "C" fn etslock_locks_get(
 /// The contract `free` at the top of the header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_locks_free(locks: *mut etslock_locks) {
-    boundary_or((), || {
+    brief_or((), || {
         if !locks.is_null() {
             // SAFETY: contract `free`: it came from this library and nobody uses it afterwards.
             drop(unsafe { Box::from_raw(locks) });

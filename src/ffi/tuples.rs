@@ -1,6 +1,6 @@
 //! Tuples: an immutable snapshot of the tuples of a key, as C sees it.
 
-use super::boundary::boundary_or;
+use super::boundary::brief_or;
 use super::handle::read;
 use crate::error::{Error, Result};
 use crate::table::{Snapshot, Tuples};
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn etslock_tuples_data(
     tuples: *const etslock_tuples,
     out_count: *mut usize,
 ) -> *const etslock_tuple {
-    boundary_or(std::ptr::null(), || {
+    brief_or(std::ptr::null(), || {
         // SAFETY: contract `tuples`: NULL or a live snapshot, immutable.
         let (data, count) = match unsafe { read(tuples) } {
             Ok(tuples) => (tuples.as_ptr(), tuples.len()),
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn etslock_tuples_data(
 /// The contract `free` at the top of the header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn etslock_tuples_free(tuples: *mut etslock_tuples) {
-    boundary_or((), || {
+    brief_or((), || {
         if !tuples.is_null() {
             // SAFETY: contract `free`: it came from this library and nobody uses it afterwards.
             drop(unsafe { Box::from_raw(tuples) });

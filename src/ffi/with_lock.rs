@@ -119,12 +119,11 @@ impl Drop for UserData {
     }
 }
 
-/// A C callback with all that it is called with.
+/// A C callback and its data.
 #[derive(Debug)]
 struct CCallback {
     callback: etslock_callback,
     user_data: UserData,
-    tuples: Shown,
 }
 
 /// What the callback is shown.
@@ -151,7 +150,7 @@ impl CCallback {
     ) -> Self {
         let user_data =
             UserData { data: user_data, free: options.user_data_free, born: Generation::current() };
-        Self { callback, user_data, tuples: Shown::Nothing }
+        Self { callback, user_data }
     }
 
     fn checked(self) -> Result<Self> {
@@ -160,19 +159,21 @@ impl CCallback {
 }
 
 impl Callback for CCallback {
-    fn arrange(&mut self, tuples: Snapshot) -> Result<()> {
-        self.tuples = match tuples {
+    type View = Shown;
+
+    #[inline(always)] // See `with_lock::take`.
+    fn arrange(&self, tuples: Snapshot) -> Result<Shown> {
+        Ok(match tuples {
             Snapshot::One(tuples) if tuples.is_empty() => Shown::Nothing,
             Snapshot::One(tuples) if tuples.len() == 1 => Shown::One(tuples),
             tuples => Shown::Many(etslock_tuples::new(tuples)?),
-        };
-        Ok(())
+        })
     }
 
     // WHY: owns nothing. Cancellation and `pthread_exit` unwind this frame (C-17).
-    fn run(&self, guard: &Guard) -> i32 {
+    fn run(&self, guard: &Guard, shown: &Shown) -> i32 {
         let only;
-        let (data, count) = match &self.tuples {
+        let (data, count) = match shown {
             Shown::Nothing => (ptr::null(), 0),
             Shown::One(tuples) => {
                 only = etslock_tuple::first_of(tuples);

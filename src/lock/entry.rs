@@ -31,6 +31,7 @@ use crate::lock::hold_ref::HoldRef;
 use crate::lock::holder::{Found, GaveBack, Holder};
 use crate::lock::queue::{Fate, Queue, Waiter};
 use crate::lock::reclaim::{Listed, Node};
+use crate::lock::tokens;
 use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// A shared reference to an entry, which keeps it in memory, though not in the index.
@@ -163,7 +164,7 @@ impl Entry {
         }
         let taken = self.word.take(hold);
         match taken {
-            true if opens => hold.draw_token(),
+            true if opens => hold.set_token(tokens::draw(self.id.hash())),
             false if opens => hold.close_unseen(),
             _ => {}
         }
@@ -372,7 +373,7 @@ impl Entry {
     fn hand_to(&self, state: &mut State, hold: &HoldRef, opens: bool, now: Moment) {
         if opens {
             // Refused only if the hold was revoked while it waited, which its owner finds out.
-            hold.open(now);
+            hold.open(now, tokens::draw(self.id.hash()));
         }
         state.holder = Some(hold.clone());
     }

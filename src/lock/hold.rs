@@ -181,9 +181,10 @@ impl Hold {
     }
 
     /// Taker: all locks are held from `now` on. `false` if the hold was revoked meanwhile.
-    pub(crate) fn open(&self, now: Moment) -> bool {
-        self.draw_token();
-        self.since.store(now.as_bits(), Relaxed); // ORDERING: published by the step below (I5).
+    pub(super) fn open(&self, now: Moment, token: u64) -> bool {
+        // ORDERING of both: published by the step below (I5).
+        self.token.store(token, Relaxed);
+        self.since.store(now.as_bits(), Relaxed);
         let taking = Word::new(TAKING, Deadline::NEVER);
         self.step(taking, Word::new(OPEN, now.after(self.exec))).is_ok()
     }
@@ -200,13 +201,9 @@ impl Hold {
         self.word.store(Word::new(TAKING, Deadline::NEVER).0, Relaxed); // ORDERING: not seen yet.
     }
 
-    /// Taker: has all locks.
-    ///
-    /// ORDERING: a later holder of the same key draws its token after it got the lock, which it got
-    /// after this hold was over. Others may see none for a moment (I5).
-    pub(super) fn draw_token(&self) {
-        static TOKENS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        self.token.store(TOKENS.fetch_add(1, Relaxed), Relaxed);
+    /// Taker of one lock, once it has it. Others may see no token for a moment (I5).
+    pub(super) fn set_token(&self, token: u64) {
+        self.token.store(token, Relaxed); // ORDERING: read by others for its value alone.
     }
 
     /// Taker: gave up. `false` if the hold was revoked meanwhile.
@@ -443,7 +440,7 @@ mod model {
     fn open_hold() -> Arc<Hold> {
         let exec = Timeout::millis(10);
         let hold = Hold::new(exec, Timeout::millis(0), Party::None, false, 0);
-        assert!(hold.open(IN_TIME));
+        assert!(hold.open(IN_TIME, 1));
         Arc::new(hold)
     }
 

@@ -14,6 +14,7 @@ use crate::lock::hold::{COMMIT_GRACE, Hold, Standing, Verdict};
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::queue::{Fate, Waiter};
 use crate::lock::reclaim::{Index, Node};
+use crate::lock::tokens;
 use crate::lock::warm;
 use crate::options::Queue;
 use crate::process::PerProcess;
@@ -150,9 +151,9 @@ struct Counters {
 }
 
 impl Counters {
-    fn acquired(&self, entries: &[EntryRef]) {
-        let shard = entries.first().map_or(0, |entry| entry.id().hash() as usize % 8);
-        self.acquired[shard].0.fetch_add(entries.len() as u64, Relaxed);
+    fn acquired(&self, locked: &Locked) {
+        let shard = locked.hold.thread_id as usize % self.acquired.len();
+        self.acquired[shard].0.fetch_add(locked.len() as u64, Relaxed);
     }
 }
 
@@ -234,7 +235,7 @@ impl LockTable {
             LockIds::Many(ids) => Entries::Many(self.take_all(ids, &mut hold, by, request)?),
         };
         let locked = Locked { lock_table: self.clone(), hold, entries };
-        self.0.counters.acquired(locked.entries());
+        self.0.counters.acquired(&locked);
         Ok(locked)
     }
 
@@ -261,7 +262,8 @@ impl LockTable {
             return Err(error);
         }
         hold.set_locks(taken.clone());
-        if !hold.open(Moment::now()) {
+        let token = tokens::draw_for_all(taken.iter().map(|entry| entry.id().hash()));
+        if !hold.open(Moment::now(), token) {
             self.release_all(&taken, hold);
             return Err(Error::Revoked);
         }
@@ -344,7 +346,7 @@ impl LockTable {
         }
         let listed = self.0.index.insert(id.hash(), id, &entry);
         match listed {
-            true if opens => hold.draw_token(),
+            true if opens => hold.set_token(tokens::draw(id.hash())),
             false if opens => hold.close_unseen(),
             _ => {}
         }

@@ -9,6 +9,7 @@
 //! | `queue`      | who waits for it, in order of arrival                                |
 //! | `lock_table` | finding the entry of a key; the loop that waits                      |
 //! | `deadlock`   | who waits for whom, in the whole process                             |
+//! | `tokens`     | fencing tokens                                                       |
 //! | `warm`       | the entries that a thread gave back lately                           |
 //! | `reclaim`    | the lock-free index of entries; the only file that knows the epochs  |
 //!
@@ -23,6 +24,7 @@ mod holder;
 mod lock_table;
 mod queue;
 mod reclaim;
+mod tokens;
 mod warm;
 
 pub use deadlock::Owner;

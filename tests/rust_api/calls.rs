@@ -93,7 +93,7 @@ fn c18_several_keys_are_one_call() {
             0
         };
         let keys: [&[u8]; 4] = [b"c", b"b", b"c", b"a"];
-        let body = Body { tuples: None, run };
+        let body = Body { run };
         assert_eq!(etslock::with_lock(scene.table(), &keys, &options, body).end, Ok(()));
         assert_eq!([scene.values(b"a"), scene.values(b"b")], ["", "2"]);
         assert_eq!(scene.lock_table().stats().acquired, 3);
@@ -199,11 +199,13 @@ struct Counted {
 }
 
 impl Callback for Counted {
-    fn arrange(&mut self, _tuples: Snapshot) -> Result<(), Error> {
+    type View = ();
+
+    fn arrange(&self, _tuples: Snapshot) -> Result<(), Error> {
         self.arranged
     }
 
-    fn run(&self, _guard: &Guard) -> i32 {
+    fn run(&self, _guard: &Guard, _view: &()) -> i32 {
         assert_eq!(self.arranged, Ok(()), "nothing runs without its tuples");
         assert_eq!(self.dropped.load(SeqCst), 0, "dropped while it runs");
         self.answers

@@ -22,18 +22,18 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// A callback made of a closure, with the tuples that it is given.
 struct Body<F> {
-    tuples: Option<Snapshot>,
     run: F,
 }
 
 impl<F: Fn(&Guard, &[Tuples]) -> i32 + Send + Sync + 'static> Callback for Body<F> {
-    fn arrange(&mut self, tuples: Snapshot) -> Result<(), Error> {
-        self.tuples = Some(tuples);
-        Ok(())
+    type View = Snapshot;
+
+    fn arrange(&self, tuples: Snapshot) -> Result<Snapshot, Error> {
+        Ok(tuples)
     }
 
-    fn run(&self, guard: &Guard) -> i32 {
-        (self.run)(guard, self.tuples.as_ref().map_or(&[], Snapshot::groups))
+    fn run(&self, guard: &Guard, tuples: &Snapshot) -> i32 {
+        (self.run)(guard, tuples.groups())
     }
 }
 
@@ -79,7 +79,7 @@ impl Scene {
         options: &Options,
         run: impl Fn(&Guard, &[Tuples]) -> i32 + Send + Sync + 'static,
     ) -> Answer {
-        etslock::with_lock(self.table(), &[b"k"], options, Body { tuples: None, run })
+        etslock::with_lock(self.table(), &[b"k"], options, Body { run })
     }
 
     fn acquire(&self, key: &[u8]) -> Guard {

@@ -25,7 +25,7 @@ fn a_panic_on_the_callers_thread_reaches_the_caller() {
             guard.insert(b"k", b"lost").unwrap();
             panic!("in the callback")
         };
-        let body = Body { tuples: None, run };
+        let body = Body { run };
         let call = || drop(etslock::with_lock(scene.table(), &keys, &options, body));
         assert_eq!(panic_of(call), "in the callback");
 
@@ -57,11 +57,13 @@ fn after_a_panic_the_thread_still_owns_what_it_holds() {
 struct Unarranged;
 
 impl Callback for Unarranged {
-    fn arrange(&mut self, _tuples: Snapshot) -> Result<(), Error> {
+    type View = ();
+
+    fn arrange(&self, _tuples: Snapshot) -> Result<(), Error> {
         panic!("while the tuples are arranged")
     }
 
-    fn run(&self, _guard: &Guard) -> i32 {
+    fn run(&self, _guard: &Guard, _view: &()) -> i32 {
         unreachable!("it has no tuples")
     }
 }

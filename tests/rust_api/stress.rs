@@ -78,7 +78,7 @@ fn lock_once(scene: &Scene, shared: &Arc<Shared>, options: &Options, turn: usize
         guard.release().expect("it is in time");
     } else {
         let run = move |guard: &Guard, _: &[Tuples]| i32::from(add(guard).is_err());
-        let body = Body { tuples: None, run };
+        let body = Body { run };
         let answer = etslock::with_lock(scene.table(), &keys, &options, body);
         assert_eq!(answer.end, Ok(()));
     }

@@ -110,7 +110,7 @@ fn c13_waiting_for_oneself_is_a_deadlock() {
             let run = |_: &Guard, _: &[etslock::Tuples]| panic!("it runs");
             let keys: [&[u8]; 2] = [b"k", b"outer"];
             for key in keys {
-                let body = Body { tuples: None, run };
+                let body = Body { run };
                 let answer = etslock::with_lock(table.clone(), &[key], &inner, body);
                 assert_eq!(answer.end, Err(Error::Deadlock));
                 let attempt = etslock::acquire(table.clone(), &[key], &try_options);

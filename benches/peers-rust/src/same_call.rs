@@ -24,13 +24,14 @@ struct AddOne<S> {
 }
 
 impl<S: Fn() + Send + Sync + 'static> Callback for AddOne<S> {
-    fn arrange(&mut self, tuples: Snapshot) -> etslock::Result<()> {
-        self.tuples = Some(tuples);
-        Ok(())
+    type View = Snapshot;
+
+    fn arrange(&self, tuples: Snapshot) -> etslock::Result<Snapshot> {
+        Ok(tuples)
     }
 
-    fn run(&self, guard: &Guard) -> i32 {
-        let found = self.tuples.as_ref().and_then(|tuples| tuples.groups().first());
+    fn run(&self, guard: &Guard, tuples: &Snapshot) -> i32 {
+        let found = tuples.groups().first();
         let value = found.map_or(0, number) + 1;
         (self.section)();
         guard.insert(&self.key, &value.to_ne_bytes()).map_or(1, |()| 0)
