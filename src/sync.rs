@@ -1,15 +1,44 @@
-//! The only import of std or loom primitives.
+//! The only import of std's, loom's or shuttle's primitives.
 //!
-//! Atomics and parking come from loom when a model runs. Mutexes, `Arc` and `OnceLock` are always
-//! std's: the state machines that the models check are made of atomics alone.
+//! When a model runs, what the state machines are made of comes from loom, which tries every
+//! interleaving, or from shuttle, which tries many of a larger story: atomics, parking, and the
+//! mutexes of `machine`. The rest is always std's.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic;
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::atomic;
 
-pub(crate) use std::sync::{Arc, MutexGuard, OnceLock};
+#[cfg(loom)]
+pub(crate) use parking::{Thread, current, park};
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread::{Thread, current, park};
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::thread::{Thread, current, park, park_timeout};
+
+pub(crate) use std::sync::{Arc, MutexGuard, OnceLock};
+
+/// In a model time stands still, and every sleep may end at once.
+#[cfg(any(loom, shuttle))]
+pub(crate) fn park_timeout(_: std::time::Duration) {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+}
+
+/// Whether the machine that a model runs is to be broken in this way: what a model is worth shows
+/// when it finds the bug.
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) const fn planted(_bug: &str) -> bool {
+    false
+}
+#[cfg(any(loom, shuttle))]
+pub(crate) fn planted(bug: &str) -> bool {
+    std::env::var("PLANTED").is_ok_and(|planted| planted == bug)
+}
 
 /// A mutex whose critical sections leave its data valid at every step.
 ///
@@ -29,5 +58,74 @@ impl<T> Mutex<T> {
 
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+/// Parking in loom's models. WHY: not loom's own, which forgets a wake-up that comes while the
+/// thread waits for a mutex.
+#[cfg(loom)]
+mod parking {
+    use super::Arc;
+    use loom::sync::Notify;
+
+    loom::thread_local! {
+        static OWN: Thread = Thread(Arc::new(Notify::new()));
+    }
+
+    #[derive(Clone)]
+    pub(crate) struct Thread(Arc<Notify>);
+
+    impl Thread {
+        pub(crate) fn unpark(&self) {
+            self.0.notify();
+        }
+
+        pub(crate) fn id(&self) -> usize {
+            Arc::as_ptr(&self.0).addr()
+        }
+    }
+
+    impl std::fmt::Debug for Thread {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "Thread({:#x})", self.id())
+        }
+    }
+
+    pub(crate) fn current() -> Thread {
+        OWN.with(Thread::clone)
+    }
+
+    pub(crate) fn park() {
+        current().0.wait();
+    }
+}
+
+/// The mutex of a machine that is modelled with it.
+pub(crate) mod machine {
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) use super::{Mutex, MutexGuard};
+    #[cfg(loom)]
+    pub(crate) use loom::sync::MutexGuard;
+    #[cfg(shuttle)]
+    pub(crate) use shuttle::sync::MutexGuard;
+
+    #[cfg(loom)]
+    use loom::sync::Mutex as Modelled;
+    #[cfg(shuttle)]
+    use shuttle::sync::Mutex as Modelled;
+
+    #[cfg(any(loom, shuttle))]
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(Modelled<T>);
+
+    #[cfg(any(loom, shuttle))]
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(Modelled::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(|poison| poison.into_inner())
+        }
     }
 }

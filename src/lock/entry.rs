@@ -32,7 +32,8 @@ use crate::lock::holder::{Found, GaveBack, Holder};
 use crate::lock::queue::{Fate, Queue, Waiter};
 use crate::lock::reclaim::{Listed, Node};
 use crate::lock::tokens;
-use crate::sync::{Arc, Mutex, MutexGuard};
+use crate::sync::machine::{Mutex, MutexGuard};
+use crate::sync::{Arc, planted};
 
 /// A shared reference to an entry, which keeps it in memory, though not in the index.
 pub(crate) type EntryRef = Arc<Node<Entry>>;
@@ -131,7 +132,7 @@ impl Debts {
 impl Entry {
     /// A lock that `hold` is about to hold, not in the index yet.
     pub(super) fn held_by(id: LockId, hold: HoldRef) -> Self {
-        Self { id, word: Holder::new(hold), state: Mutex::default() }
+        Self { id, word: Holder::new(hold), state: Mutex::new(State::default()) }
     }
 
     pub(crate) fn id(&self) -> &LockId {
@@ -279,7 +280,9 @@ impl Entry {
         if waiter.fate() != Fate::Waiting {
             return (false, debts);
         }
-        state.queue.remove(waiter, now);
+        if !planted("left in the queue") {
+            state.queue.remove(waiter, now);
+        }
         waiter.decide(fate);
         self.after_leaving(&mut state, now, &mut debts);
         (true, debts)
@@ -349,7 +352,7 @@ impl Entry {
     /// The lock is free and there are waiters: hands it to the head, or wakes the head to take it.
     fn pass_on(&self, state: &mut State, now: Moment, debts: &mut Debts) {
         if !state.queue.must_hand_over(now) {
-            debts.wake = state.queue.head().cloned();
+            debts.wake = state.queue.head().filter(|_| !planted("no wake-up")).cloned();
             return;
         }
         if let Some(head) = state.queue.pop(now) {
@@ -407,3 +410,231 @@ fn next_look(state: &State, now: Moment) -> Deadline {
 
 /// How long to leave a commit that is under way at the release time before looking again.
 const EVICTION_GRACE: crate::clock::Timeout = crate::clock::Timeout::millis(1);
+
+/// Models: every interleaving of those who want the lock of one key.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use crate::clock::Timeout;
+    use crate::key::Key;
+    use crate::lock::deadlock::Party;
+    use crate::lock::hold::{Gate, Hold};
+    use crate::sync::{current, park};
+    use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use loom::thread;
+
+    /// What the lock protects, and what came of it.
+    struct Scene {
+        entry: Entry,
+        /// Changed in two steps: one who comes in between loses a write.
+        row: AtomicUsize,
+        deaths: AtomicUsize,
+        /// Whether waiters are handed the lock, or woken to take it.
+        strict: bool,
+    }
+
+    /// A lock that is held.
+    fn scene(strict: bool) -> (Arc<Scene>, HoldRef) {
+        let id = LockId { table: 1, key: Key::new(b"k").unwrap() };
+        let mut hold = hold();
+        let entry = Entry::held_by(id, hold.clone_mut());
+        hold.open_unseen(NOW);
+        let (row, deaths) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        (Arc::new(Scene { entry, row, deaths, strict }), hold)
+    }
+
+    const NOW: Moment = Moment::START;
+
+    fn hold() -> HoldRef {
+        let exec = Timeout::millis(10);
+        HoldRef::new(|| Hold::new(exec, Timeout::millis(0), Party::None, false, 0))
+    }
+
+    /// Past the release time of every hold that was opened at `NOW`.
+    fn late() -> Moment {
+        Moment::from_bits(NOW.after(Timeout::millis(11)).as_bits())
+    }
+
+    impl Scene {
+        fn pay(&self, mut debts: Debts) {
+            debts.wake();
+            if let Some(evicted) = debts.evicted.take() {
+                drop(evicted);
+            }
+            if debts.idle {
+                let cooled = self.entry.cool();
+                self.pay(cooled);
+            }
+            if debts.died {
+                self.deaths.fetch_add(1, Relaxed);
+            }
+        }
+
+        /// Waits for the lock; `false` if the entry has died.
+        fn acquire(&self, hold: &mut HoldRef) -> bool {
+            if self.entry.take(hold, true, NOW) {
+                return true;
+            }
+            let waiter = Arc::new(Waiter::new(hold.clone(), true, self.strict, current()));
+            let (turn, debts) = self.entry.join(&waiter, NOW);
+            self.pay(debts);
+            match turn {
+                Turn::Taken => return true,
+                Turn::Dead => return false,
+                Turn::Busy { .. } => {}
+            }
+            loop {
+                if waiter.fate() == Fate::Granted {
+                    return true;
+                }
+                let (turn, debts) = self.entry.look(&waiter, NOW);
+                self.pay(debts);
+                if turn == Turn::Taken {
+                    return true;
+                }
+                park();
+            }
+        }
+
+        /// Joins the queue and gives up at once. Whether it was granted the lock before it could.
+        fn give_up(&self, hold: &HoldRef) -> bool {
+            let waiter = Arc::new(Waiter::new(hold.clone(), true, self.strict, current()));
+            let (turn, debts) = self.entry.join(&waiter, NOW);
+            self.pay(debts);
+            match turn {
+                Turn::Taken => return true,
+                Turn::Dead => return false,
+                Turn::Busy { .. } => {}
+            }
+            let (left, debts) = self.entry.leave(&waiter, Fate::Left, NOW);
+            self.pay(debts);
+            assert_eq!(left, waiter.fate() == Fate::Left);
+            !left
+        }
+
+        /// Adds one to the row if the holder is in time, and gives the lock back. Whether it did.
+        fn commit(&self, hold: &HoldRef) -> bool {
+            let landed = hold.commit_begin(NOW) == Gate::Open;
+            if landed {
+                let seen = self.row.load(Relaxed);
+                self.row.store(seen + 1, Relaxed);
+                hold.commit_end(true);
+                self.pay(self.entry.release(hold));
+            }
+            landed
+        }
+
+        /// Acquires, commits and releases. How many writes landed.
+        fn call(&self) -> usize {
+            let mut hold = hold();
+            usize::from(self.acquire(&mut hold) && self.commit(&hold))
+        }
+
+        fn assert_at_rest(&self, writes: usize) {
+            assert_eq!(self.row.load(Relaxed), writes, "a write was lost");
+            assert!(self.entry.holder().is_none(), "still held");
+            assert!(self.deaths.load(Relaxed) <= 1, "an entry dies once");
+        }
+    }
+
+    /// Every interleaving of two threads; of more, those with few preemptions. Waiters are woken to
+    /// take the lock, or handed it.
+    fn check(threads: usize, model: impl Fn(Arc<Scene>, HoldRef) + Send + Sync + 'static) {
+        let model = Arc::new(model);
+        for strict in [false, true] {
+            let model = Arc::clone(&model);
+            let mut builder = loom::model::Builder::new();
+            builder.preemption_bound = (threads > 2).then_some(2);
+            builder.check(move || {
+                let (scene, hold) = scene(strict);
+                model(scene, hold);
+            });
+        }
+    }
+
+    /// A holder, and one who wants the lock: it is woken (I2), and nobody loses a write.
+    #[test]
+    fn one_holder_at_a_time_and_the_waiter_is_woken() {
+        check(2, |scene, hold| {
+            let caller = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || scene.call())
+            };
+            let held = usize::from(scene.commit(&hold));
+            let writes = held + caller.join().unwrap();
+            scene.assert_at_rest(writes);
+        });
+    }
+
+    /// One who looks who holds it and lets it cool down, beside a holder that comes twice: what is
+    /// idle dies once (I4), what is held does not.
+    #[test]
+    fn those_who_only_look_change_nothing() {
+        check(2, |scene, hold| {
+            let looker = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || {
+                    drop(scene.entry.holder());
+                    let cooled = scene.entry.cool();
+                    scene.pay(cooled);
+                })
+            };
+            let held = usize::from(scene.commit(&hold));
+            let again = scene.call();
+            looker.join().unwrap();
+            scene.assert_at_rest(held + again);
+        });
+    }
+
+    /// One waiter gives up while another waits and the holder lets go: who gave up is never granted
+    /// the lock, and the other one is not forgotten.
+    #[test]
+    fn a_waiter_that_gives_up_leaves_no_trace() {
+        check(3, |scene, hold| {
+            let impatient = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || {
+                    let hold = super::model::hold();
+                    usize::from(scene.give_up(&hold) && scene.commit(&hold))
+                })
+            };
+            let patient = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || scene.call())
+            };
+            let held = usize::from(scene.commit(&hold));
+            let writes = held + impatient.join().unwrap() + patient.join().unwrap();
+            scene.assert_at_rest(writes);
+        });
+    }
+
+    /// A waiter takes the lock of a holder that is past its release time, while that one commits:
+    /// both writes land, or the holder's is refused; it never frees its successor's lock (C-6).
+    #[test]
+    fn an_overdue_holder_races_with_its_heir() {
+        check(2, |scene, hold| {
+            let heir = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || {
+                    let mut hold = super::model::hold();
+                    let (turn, debts) = scene.entry.arrive(&hold, true, false, late());
+                    scene.pay(debts);
+                    match turn {
+                        Turn::Taken => usize::from(scene.commit(&hold)),
+                        // A commit is under way, or was.
+                        Turn::Busy { .. } | Turn::Dead => usize::from(
+                            scene.entry.take(&mut hold, true, NOW) && scene.commit(&hold),
+                        ),
+                    }
+                })
+            };
+            let held = usize::from(scene.commit(&hold));
+            if held == 0 {
+                // Late, and nothing of its own to free.
+                scene.pay(scene.entry.release(&hold));
+            }
+            let writes = held + heir.join().unwrap();
+            scene.assert_at_rest(writes);
+        });
+    }
+}

@@ -27,6 +27,7 @@ use crate::sync::atomic::{
     AtomicPtr,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
+use crate::sync::planted;
 
 const FREE: *mut Hold = ptr::null_mut();
 const CLAIMED: *mut Hold = ptr::without_provenance_mut(1);
@@ -138,6 +139,10 @@ impl Holder {
 
     /// Anyone: it is to leave the index if nobody holds it, as far as the word says that.
     pub(super) fn die_if_free(&self) -> bool {
+        if planted("die without looking") && self.is_free() {
+            self.die();
+            return true;
+        }
         // ORDERING: as in `die`.
         self.0.compare_exchange(FREE, DEAD, Release, Relaxed).is_ok()
     }

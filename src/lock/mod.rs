@@ -24,6 +24,9 @@ mod holder;
 mod lock_table;
 mod queue;
 mod reclaim;
+/// Schedules of everything at once.
+#[cfg(all(test, shuttle))]
+mod story_model;
 mod tokens;
 mod warm;
 
