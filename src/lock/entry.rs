@@ -154,22 +154,21 @@ impl Entry {
         self.word.looks_free()
     }
 
-    /// Takes the lock if it is free and nobody waits. `opens`: and opens the hold, which nobody
-    /// else knows yet.
+    /// Takes the lock if it is free and nobody waits.
     pub(super) fn take(&self, hold: &mut HoldRef, opens: bool, now: Moment) -> bool {
-        if !self.word.is_free() {
-            return false;
-        }
-        if opens {
-            hold.open_unseen(now);
-        }
-        let taken = self.word.take(hold);
-        match taken {
-            true if opens => hold.set_token(tokens::draw(self.id.hash())),
-            false if opens => hold.close_unseen(),
-            _ => {}
+        let taken = self.word.is_free() && self.word.take(hold);
+        if taken && opens {
+            self.open(hold, now);
         }
         taken
+    }
+
+    /// Opens the only lock of a hold, for the one who has just taken it.
+    ///
+    /// Refused only if the hold was revoked meanwhile, which its owner finds out. So a token is drawn
+    /// by a holder that nobody has followed yet.
+    pub(super) fn open(&self, hold: &HoldRef, now: Moment) {
+        hold.open(now, tokens::draw(self.id.hash()));
     }
 
     /// Frees the lock if `hold` holds it and nobody waits.
@@ -375,8 +374,7 @@ impl Entry {
 
     fn hand_to(&self, state: &mut State, hold: &HoldRef, opens: bool, now: Moment) {
         if opens {
-            // Refused only if the hold was revoked while it waited, which its owner finds out.
-            hold.open(now, tokens::draw(self.id.hash()));
+            self.open(hold, now);
         }
         state.holder = Some(hold.clone());
     }
@@ -402,13 +400,16 @@ impl State {
     }
 }
 
-/// When the holder may be evicted. A commit that is under way by then gets a little longer.
+/// When the holder may be evicted (I3). A commit that is under way by then gets a little longer.
 fn next_look(state: &State, now: Moment) -> Deadline {
-    let release_time = state.holder.as_ref().map_or(Deadline::NEVER, |h| h.release_time());
-    if release_time.is_past(now) { now.after(EVICTION_GRACE) } else { release_time }
+    let Some(holder) = &state.holder else { return Deadline::NEVER };
+    let release_time = holder.release_time();
+    let soon = release_time.is_past(now) || holder.opens_soon();
+    if soon { now.after(EVICTION_GRACE) } else { release_time }
 }
 
-/// How long to leave a commit that is under way at the release time before looking again.
+/// How long to leave a commit that is under way at the release time, or a holder that has not got its
+/// deadline yet, before looking again.
 const EVICTION_GRACE: crate::clock::Timeout = crate::clock::Timeout::millis(1);
 
 /// Models: every interleaving of those who want the lock of one key.
@@ -438,7 +439,7 @@ mod model {
         let id = LockId { table: 1, key: Key::new(b"k").unwrap() };
         let mut hold = hold();
         let entry = Entry::held_by(id, hold.clone_mut());
-        hold.open_unseen(NOW);
+        entry.open(&hold, NOW);
         let (row, deaths) = (AtomicUsize::new(0), AtomicUsize::new(0));
         (Arc::new(Scene { entry, row, deaths, strict }), hold)
     }

@@ -21,8 +21,7 @@
 //!     published after EXPIRED or REVOKED (C-8).
 //! I4. EXPIRED is reached from a word whose own deadline had passed: an extension that was granted
 //!     first wins, one that comes later is refused.
-//! I5. Start and the other locks of a hold are written before OPEN, and read after. So is the
-//!     token, for the holder itself; others may read 0 until it has been drawn.
+//! I5. Token, start and the other locks of a hold are written before OPEN, and read after.
 
 use std::time::Duration;
 
@@ -128,6 +127,8 @@ pub(crate) struct Hold {
     pub(crate) is_call: bool,
     /// Whether the caller of a call waits for its callback.
     attached: AtomicBool,
+    /// Whether it is to hold several locks.
+    has_several: AtomicBool,
     pub(crate) thread_id: u64,
     born: Generation,
     rare: OnceLock<Box<Rare>>,
@@ -163,6 +164,7 @@ impl Hold {
             party,
             is_call,
             attached: AtomicBool::new(is_call),
+            has_several: AtomicBool::new(false),
             thread_id,
             born: Generation::current(),
             rare: OnceLock::new(),
@@ -189,21 +191,9 @@ impl Hold {
         self.step(taking, Word::new(OPEN, now.after(self.exec))).is_ok()
     }
 
-    /// Taker of one lock, while nobody else knows the hold: as `open`, for the case that it gets the
-    /// lock with its next step. Then it draws its token.
-    pub(super) fn open_unseen(&self, now: Moment) {
-        self.since.store(now.as_bits(), Relaxed); // ORDERING of both: published with the lock.
-        self.word.store(Word::new(OPEN, now.after(self.exec)).0, Relaxed);
-    }
-
-    /// It did not get the lock.
-    pub(super) fn close_unseen(&self) {
-        self.word.store(Word::new(TAKING, Deadline::NEVER).0, Relaxed); // ORDERING: not seen yet.
-    }
-
-    /// Taker of one lock, once it has it. Others may see no token for a moment (I5).
-    pub(super) fn set_token(&self, token: u64) {
-        self.token.store(token, Relaxed); // ORDERING: read by others for its value alone.
+    /// Taker of several locks, before the first.
+    pub(super) fn collect_several(&self) {
+        self.has_several.store(true, Relaxed); // ORDERING: published with the first lock.
     }
 
     /// Taker: gave up. `false` if the hold was revoked meanwhile.
@@ -320,6 +310,12 @@ impl Hold {
         }
     }
 
+    /// Whether it has its only lock, and is about to get its deadline.
+    pub(super) fn opens_soon(&self) -> bool {
+        // ORDERING: see `collect_several`.
+        !self.has_several.load(Relaxed) && self.word().state() == TAKING
+    }
+
     /// When it may be taken away by a waiter; never while it is on its way in or out.
     pub(crate) fn release_time(&self) -> Deadline {
         let word = self.word();
@@ -332,6 +328,11 @@ impl Hold {
     /// The exec deadline.
     pub(crate) fn deadline(&self) -> Deadline {
         self.word().deadline()
+    }
+
+    /// Whether it was taken away by force.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.word().state() == REVOKED
     }
 
     /// Whether it is held, and by somebody who may still write.

@@ -94,7 +94,8 @@ impl Holder {
         match self.0.compare_exchange(pointer, FREE, Release, Relaxed) {
             // SAFETY: the word's reference, which this exchange took out (I1).
             Ok(_) => GaveBack::Done(unsafe { HoldRef::from_raw(pointer) }),
-            Err(CLAIMED) => GaveBack::Claimed,
+            // VACANT too: a claimer that is about to say so may have granted the lock to `hold`.
+            Err(CLAIMED | VACANT) => GaveBack::Claimed,
             Err(_) => GaveBack::NotHolder,
         }
     }

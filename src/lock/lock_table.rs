@@ -231,7 +231,14 @@ impl LockTable {
         let now = Moment::now();
         let by = now.after(request.wait);
         let entries = match ids {
-            LockIds::One(id) => Entries::One(self.take(id, &mut hold, true, now, by, request)?),
+            LockIds::One(id) => {
+                let entry = self.take(id, &mut hold, true, now, by, request)?;
+                // By force, before it had a deadline and a token: the lock has gone on already.
+                if hold.is_revoked() {
+                    return Err(Error::Revoked);
+                }
+                Entries::One(entry)
+            }
             LockIds::Many(ids) => Entries::Many(self.take_all(ids, &mut hold, by, request)?),
         };
         let locked = Locked { lock_table: self.clone(), hold, entries };
@@ -250,6 +257,7 @@ impl LockTable {
         // The one order that all callers take their locks in (C-18).
         let mut ids: Vec<&LockId> = ids.iter().collect();
         ids.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        hold.collect_several();
         let mut taken = Vec::with_capacity(ids.len());
         let outcome = ids.into_iter().try_for_each(|id| {
             taken.push(self.take(id, hold, false, Moment::now(), by, request)?);
@@ -341,14 +349,9 @@ impl LockTable {
     /// Lists a new entry that `hold` holds; `None` if another one of the key came first.
     fn list(&self, id: &LockId, hold: &mut HoldRef, opens: bool, now: Moment) -> Option<EntryRef> {
         let entry = Node::new(Entry::held_by(id.clone(), hold.clone_mut()));
-        if opens {
-            hold.open_unseen(now);
-        }
         let listed = self.0.index.insert(id.hash(), id, &entry);
-        match listed {
-            true if opens => hold.set_token(tokens::draw(id.hash())),
-            false if opens => hold.close_unseen(),
-            _ => {}
+        if listed && opens {
+            entry.open(hold, now);
         }
         listed.then_some(entry)
     }
