@@ -42,7 +42,7 @@ EXAMPLES := $(patsubst examples-c/%.c,%,$(wildcard examples-c/*.c))
 .PHONY: help demo examples
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z%-]+:.*## / { sub("%", "NN", $$1); printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	    /^[a-z%-]+:.*## / { sub("%", "NN", $$1); printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: stage ## build everything and run the example of the README
 	@$(PROGRAMS) build/examples/c/01_readme
@@ -186,3 +186,5 @@ build/examples/c/%: examples-c/%.c
 -include $(wildcard build/tests/*/*.d build/examples/c/*.d)
 
 include benches/bench.mk
+include tests/soak/soak.mk
+include scripts/supply-chain.mk

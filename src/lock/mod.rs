@@ -3,8 +3,8 @@
 //! | file         | concept                                                              |
 //! |--------------|----------------------------------------------------------------------|
 //! | `hold`       | one holding of a lock: live, committing, over (state machine)        |
-//! | `entry`      | the lock of one key: who holds it, who is next                       |
 //! | `hold_ref`   | counted references to holds                                          |
+//! | `entry`      | the lock of one key: who holds it, who is next (state machine)       |
 //! | `holder`     | the word that says who holds it while nobody waits (state machine)   |
 //! | `queue`      | who waits for it, in order of arrival                                |
 //! | `lock_table` | finding the entry of a key; the loop that waits                      |
@@ -13,8 +13,8 @@
 //! | `warm`       | the entries that a thread gave back lately                           |
 //! | `reclaim`    | the lock-free index of entries; the only file that knows the epochs  |
 //!
-//! Order of mutexes: `deadlock`'s registry, then an entry's state, then a hold's watchers. No mutex
-//! is held while user code runs.
+//! Order of mutexes: `deadlock`'s registry, then an entry's state, then a hold's watchers or a
+//! callback's caller. No mutex is held while user code runs.
 
 mod deadlock;
 mod entry;
