@@ -1201,6 +1201,7 @@ etslock_status etslock_table_cursor(etslock_table *table, etslock_cursor **out_c
  * Blocks:    no.
  * Errors:    ETSLOCK_NOT_FOUND - there is no further key.
  *            ETSLOCK_ERR_NULL - `cursor` or `out_tuples` is NULL.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the tuples; the next call has them.
  * Since:     0.1
  */
 etslock_status etslock_cursor_next(etslock_cursor *cursor, etslock_tuples **out_tuples);

@@ -2,7 +2,7 @@
 # Runs the Rust tests and the C tests under a sanitizer: test-sanitizers.sh asan|tsan SOURCE...
 # Needs the nightly toolchain. Builds into target/asan, target/tsan and build/tests/asan,
 # build/tests/tsan. Before the tests, planted mistakes must be reported. A source that has
-# "valgrind: skip (reason)" in its first lines is left out here too.
+# "valgrind: skip (reason)" in its first lines is left out here too, as is one with its own kind there.
 set -u
 . "$(dirname "$0")/results.sh"
 kind=$1
@@ -114,7 +114,7 @@ step "Rust tests" timeout -k 5 600 \
 export ETSLOCK_LIBRARY=$library.so ETSLOCK_TEST_SCALE=small
 for source in "$@"; do
     name=$(basename "${source%.c}")
-    reason=$(head -n 25 "$source" | sed -n 's/.*valgrind: skip (\([^)]*\)).*/\1/p' | head -n 1)
+    reason=$(head -n 25 "$source" | sed -n "s/.*\(valgrind\|$kind\): skip (\([^)]*\)).*/\2/p" | head -n 1)
     if [ -n "$reason" ]; then
         printf 'skipped %s: %s\n' "$name" "$reason"
         record skipped 1 "$name under $kind: $reason"

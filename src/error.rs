@@ -48,6 +48,16 @@ pub enum Error {
 /// The result of a fallible call.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// A list of `items`, whose number comes from the caller: `Error::NoMemory` if there is no room.
+pub(crate) fn list<T>(items: impl ExactSizeIterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(items.len()).map_err(|_| Error::NoMemory)?;
+    for item in items {
+        list.push(item?);
+    }
+    Ok(list)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -13,7 +13,7 @@ use std::mem;
 
 use crate::bytes::{Bytes, boxed_copy};
 use crate::clock::{Moment, Timeout};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::key::{Key, LockIds};
 use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Standing, Verdict};
 use crate::registry::Opened;
@@ -269,13 +269,14 @@ impl Guard {
     }
 
     /// The tuples of the keys `wanted`, which the guard covers, as they are now.
-    pub(crate) fn read(&self, wanted: &LockIds) -> Snapshot {
-        match wanted {
+    pub(crate) fn read(&self, wanted: &LockIds) -> Result<Snapshot> {
+        Ok(match wanted {
             LockIds::One(id) => Snapshot::One(self.table.snapshot(&id.key)),
             LockIds::Many(ids) => {
-                Snapshot::Many(ids.iter().map(|id| self.table.snapshot(&id.key)).collect())
+                let groups = ids.iter().map(|id| Ok(self.table.snapshot(&id.key)));
+                Snapshot::Many(error::list(groups)?)
             }
-        }
+        })
     }
 
     /// Runs `body` while `thread` is woken when the hold is taken away.

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use crate::bytes::Bytes;
-use crate::error::Result;
+use crate::error::{self, Error, Result};
 use crate::siphash::Seed;
 use crate::sync::OnceLock;
 
@@ -90,8 +90,9 @@ impl LockIds {
         if let [key] = keys {
             return Ok(LockIds::One(id(key)?));
         }
-        let mut ids: Vec<LockId> = keys.iter().map(id).collect::<Result<_>>()?;
+        let mut ids = error::list(keys.iter().map(id))?;
         let mut seen = HashSet::with_hasher(Prehashed::default());
+        seen.try_reserve(ids.len()).map_err(|_| Error::NoMemory)?;
         ids.retain(|id| seen.insert(id.key.clone()));
         Ok(LockIds::Many(ids))
     }

@@ -382,10 +382,23 @@ impl Table {
 
     /// Removes all tuples of a key and returns them; `Error::NotFound` if there is none.
     pub fn take(&self, key: &[u8]) -> Result<Tuples> {
+        self.take_as(key, Ok)
+    }
+
+    /// As `take`, in the form that `view` gives them. If that fails, they stay.
+    pub(crate) fn take_as<R>(
+        &self,
+        key: &[u8],
+        mut view: impl FnMut(Tuples) -> Result<R>,
+    ) -> Result<R> {
         self.check_unguarded()?;
         let key = Key::new(key)?;
-        let values = self.edit(&key, Option::take);
-        Tuples { key, values }.present()
+        self.edit(&key, |values| {
+            let tuples = Tuples { key: key.clone(), values: values.clone() };
+            let seen = view(tuples.present()?)?;
+            *values = None;
+            Ok(seen)
+        })
     }
 
     /// Removes all tuples of a key.

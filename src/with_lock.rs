@@ -87,7 +87,7 @@ fn begin<C: Callback>(
         guard.expire();
         return Err(guard.loss().unwrap_or(Error::ExecTimeout));
     }
-    let view = callback.arrange(guard.read(&ids))?;
+    let view = callback.arrange(guard.read(&ids)?)?;
     Ok((guard, view))
 }
 

@@ -1,5 +1,6 @@
 //! Cursors: pull iteration over the keys of a table.
 
+use std::iter::Peekable;
 use std::sync::Mutex;
 
 use super::boundary::{boundary, boundary_or};
@@ -21,11 +22,11 @@ use crate::table::{Cursor, Snapshot};
 ///            etslock_cursor_free - ends the iteration.
 /// Since:     0.1
 #[derive(Debug)]
-pub struct etslock_cursor(Live<Mutex<Cursor>>);
+pub struct etslock_cursor(Live<Mutex<Peekable<Cursor>>>);
 
 impl Handle for etslock_cursor {
-    type Inner = Mutex<Cursor>;
-    fn enter(&self) -> Result<&Mutex<Cursor>> {
+    type Inner = Mutex<Peekable<Cursor>>;
+    fn enter(&self) -> Result<&Self::Inner> {
         self.0.enter()
     }
 }
@@ -53,7 +54,7 @@ pub unsafe extern "C" fn etslock_table_cursor(
         let out = unsafe { Out::handle(out_cursor) }?;
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
-        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor())))));
+        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor().peekable())))));
         Ok(())
     })
 }
@@ -68,6 +69,7 @@ pub unsafe extern "C" fn etslock_table_cursor(
 /// Blocks:    no.
 /// Errors:    ETSLOCK_NOT_FOUND - there is no further key.
 ///            ETSLOCK_ERR_NULL - `cursor` or `out_tuples` is NULL.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for the tuples; the next call has them.
 /// Since:     0.1
 ///
 /// # Safety
@@ -83,7 +85,11 @@ pub unsafe extern "C" fn etslock_cursor_next(
         // SAFETY: contract `cursor`.
         let cursor = unsafe { borrow(cursor) }?;
         let mut cursor = cursor.lock().unwrap_or_else(|poison| poison.into_inner());
-        out.give(etslock_tuples::new(Snapshot::One(cursor.next().ok_or(Error::NotFound)?))?);
+        // The key's turn is over when its tuples are at hand.
+        let tuples = cursor.peek().ok_or(Error::NotFound)?.clone();
+        let view = etslock_tuples::new(Snapshot::One(tuples))?;
+        cursor.next();
+        out.give(view);
         Ok(())
     })
 }

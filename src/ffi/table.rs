@@ -423,7 +423,7 @@ pub unsafe extern "C" fn etslock_table_take(
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
-        out.give(etslock_tuples::new(Snapshot::One(table.take(key)?))?);
+        out.give(table.take_as(key, |tuples| etslock_tuples::new(Snapshot::One(tuples)))?);
         Ok(())
     })
 }

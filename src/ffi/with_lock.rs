@@ -12,7 +12,7 @@ use super::sized::read_sized;
 use super::status::etslock_status;
 use super::table::etslock_table;
 use super::tuples::{etslock_tuple, etslock_tuples};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::guard::Guard;
 use crate::process::Generation;
 use crate::table::{Snapshot, Tuples};
@@ -430,7 +430,7 @@ unsafe fn key_list<'a>(keys: *const etslock_key, key_count: usize) -> Result<Vec
     // SAFETY: the contract above.
     let keys = unsafe { array(keys, key_count) }?;
     // SAFETY: the contract above.
-    keys.iter().map(|key| unsafe { bytes(key.key, key.key_len) }).collect()
+    error::list(keys.iter().map(|key| unsafe { bytes(key.key, key.key_len) }))
 }
 
 /// Frees what a result holds and zeroes it.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::{Deadline, Moment, Timeout};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::key::{Key, LockId, LockIds};
 use crate::lock::deadlock::{self, Registration, Scope, Wait};
 use crate::lock::entry::{Debts, Entry, EntryRef, Turn};
@@ -255,21 +255,24 @@ impl LockTable {
         request: &Request<'_>,
     ) -> Result<Box<[EntryRef]>> {
         // The one order that all callers take their locks in (C-18).
-        let mut ids: Vec<&LockId> = ids.iter().collect();
+        let mut ids = error::list(ids.iter().map(Ok))?;
         ids.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         hold.collect_several();
-        let mut taken = Vec::with_capacity(ids.len());
+        let mut taken = Vec::new();
+        taken.try_reserve_exact(ids.len()).map_err(|_| Error::NoMemory)?;
         let outcome = ids.into_iter().try_for_each(|id| {
             taken.push(self.take(id, hold, false, Moment::now(), by, request)?);
             Ok(())
         });
-        let taken: Box<[EntryRef]> = taken.into();
-        if let Err(error) = outcome {
-            hold.give_up();
-            self.release_all(&taken, hold);
-            return Err(error);
+        let known = outcome.and_then(|()| error::list(taken.iter().map(|entry| Ok(entry.clone()))));
+        match known {
+            Ok(known) => hold.set_locks(known.into()),
+            Err(error) => {
+                hold.give_up();
+                self.release_all(&taken, hold);
+                return Err(error);
+            }
         }
-        hold.set_locks(taken.clone());
         let token = tokens::draw_for_all(taken.iter().map(|entry| entry.id().hash()));
         if !hold.open(Moment::now(), token) {
             self.release_all(&taken, hold);
@@ -278,7 +281,7 @@ impl LockTable {
         for entry in &taken {
             self.pay(entry, entry.holder_opened());
         }
-        Ok(taken)
+        Ok(taken.into())
     }
 
     /// Takes one lock, and waits for it if it must.
