@@ -382,7 +382,7 @@ impl Entry {
     /// Keeps I3.
     fn watch(&self, state: &mut State, debts: &mut Debts) {
         if let (Some(holder), Some(head)) = (&state.holder, state.queue.head())
-            && holder.release_time() < head.wakes_at()
+            && (holder.opens_soon() || holder.release_time() < head.wakes_at())
         {
             debts.watch = Some(Arc::clone(head));
         }
@@ -403,9 +403,12 @@ impl State {
 /// When the holder may be evicted (I3). A commit that is under way by then gets a little longer.
 fn next_look(state: &State, now: Moment) -> Deadline {
     let Some(holder) = &state.holder else { return Deadline::NEVER };
+    // In this order: it may open in between.
+    if holder.opens_soon() {
+        return now.after(EVICTION_GRACE);
+    }
     let release_time = holder.release_time();
-    let soon = release_time.is_past(now) || holder.opens_soon();
-    if soon { now.after(EVICTION_GRACE) } else { release_time }
+    if release_time.is_past(now) { now.after(EVICTION_GRACE) } else { release_time }
 }
 
 /// How long to leave a commit that is under way at the release time, or a holder that has not got its
