@@ -55,6 +55,7 @@ enum { CALLS = sizeof calls / sizeof calls[0] };
 
 struct killed {
     void (*call)(void);
+    int began;
     int called, freed;
     sem_t ended;
 };
@@ -64,6 +65,7 @@ static int32_t call_when_killed(etslock_guard *guard, const etslock_tuple *tuple
 {
     struct killed *killed = user_data;
     (void)tuples, (void)tuple_count;
+    killed->began = 1;
     /* No cancellation point: the request stays pending. It comes soon after the revocation. */
     while (etslock_guard_status(guard) == ETSLOCK_OK)
         sched_yield();
@@ -96,13 +98,14 @@ static void killed_calls_are_not_cut(void)
         killed.call = calls[i];
         sem_init(&killed.ended, 0, 0);
         etslock_options_init(&options, sizeof options);
-        options.exec_timeout_ms = 20;
+        options.exec_timeout_ms = 100;
         options.on_exec_timeout = ETSLOCK_KILL;
         options.user_data_free = killed_ended;
         CHECK_STATUS(etslock_with_lock(table, "k", 1, call_when_killed, &killed, &options, NULL),
                      ETSLOCK_EXEC_TIMEOUT);
         REQUIRE(wait_for(&killed.ended));
-        CHECK(killed.called == 1 && killed.freed == 1);
+        /* On a machine that is busy enough no worker begins in time, and nothing runs (C-4). */
+        CHECK(killed.called == killed.began && killed.freed == 1);
         sem_destroy(&killed.ended);
     }
 }
