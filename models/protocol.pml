@@ -171,16 +171,23 @@ inline hand_to(h, k) {
     fi
 }
 
+/* Of two release times it is enough to know that the head wakes at the earlier one by itself. */
+#if defined(HEAD_NOT_WATCHED)
+#define must_look(h, c) false
+#elif defined(OPENING_NOT_WATCHED)
+#define must_look(h, c) (has_release_time(h) && !planned[c])
+#else
+#define must_look(h, c) (has_release_time(h) && !planned[c] || opens_soon(h))
+#endif
+
 inline watch(k) {
     if
     :: holder[k] != NOBODY && len(queue[k]) > 0 ->
         queue[k]?<head>;
-#ifndef HEAD_NOT_WATCHED
         if
-        :: has_release_time(holder[k]) && !planned[head] -> owes_watch[me] = head
+        :: must_look(holder[k], head) -> owes_watch[me] = head
         :: else
         fi;
-#endif
         head = 0
     :: else
     fi
