@@ -81,12 +81,35 @@ impl Bytes {
     }
 }
 
+/// `Error::NoMemory` if there is no room for a copy of so many bytes.
+#[inline]
+pub(crate) fn check_room_for(len: usize) -> Result<()> {
+    /// Fewer than these are there for anyone who could pass them.
+    const MANY: usize = 1 << 20;
+    if len < MANY { Ok(()) } else { Vec::<u8>::new().try_reserve_exact(len).map_err(|_| Error::NoMemory) }
+}
+
 /// A copy of `source` on the heap; `Error::NoMemory` if memory of that size cannot be had.
 pub(crate) fn boxed_copy(source: &[u8]) -> Result<Box<[u8]>> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(source.len()).map_err(|_| Error::NoMemory)?;
     copy.extend_from_slice(source);
     Ok(copy.into_boxed_slice())
+}
+
+impl Bytes {
+    /// Whether they are these bytes.
+    #[inline]
+    pub(crate) fn is(&self, other: &[u8]) -> bool {
+        let own = self.as_slice();
+        // WHY: apart, as in `Words::of`.
+        match (own.first_chunk::<8>(), other.first_chunk::<8>()) {
+            (Some(own_number), Some(number)) if own.len() == 8 && other.len() == 8 => {
+                own_number == number
+            }
+            _ => own == other,
+        }
+    }
 }
 
 impl PartialEq for Bytes {

@@ -14,8 +14,9 @@ use std::mem;
 use crate::bytes::{Bytes, boxed_copy};
 use crate::clock::{Moment, Timeout};
 use crate::error::{self, Error, Result};
-use crate::key::{Key, LockIds};
-use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Standing, Verdict};
+use crate::key::{Key, KeyRef, LockIds};
+use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Request, Standing, Verdict};
+use crate::options::Options;
 use crate::registry::Opened;
 use crate::sync::{Arc, Mutex, Thread, current, park, park_timeout};
 use crate::table::{Snapshot, TableType, Tuples, Write};
@@ -138,9 +139,20 @@ struct Pending {
 }
 
 impl Guard {
-    #[inline(always)] // See `with_lock::take`.
+    #[inline(always)] // See `with_lock::empty_handed`.
     pub(crate) fn new(kind: Kind, table: Arc<Opened>, locked: Locked) -> Self {
         Self { kind, table, locked, pending: Mutex::default() }
+    }
+
+    /// Waits for the locks of `ids`, and takes them: the beginning of every holder.
+    pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, options: &Options) -> Result<()> {
+        let Options { wait, queue, spin_delay, .. } = *options;
+        let request = Request { wait, queue, spin_delay, scope: self.table.scope() };
+        self.locked.acquire(ids, &request)
+    }
+
+    pub(crate) fn table_id(&self) -> u64 {
+        self.table.id()
     }
 
     pub(crate) fn hold(&self) -> &HoldRef {
@@ -163,7 +175,7 @@ impl Guard {
         let pending = self.pending.lock();
         let staged = pending.staged.as_slice().iter();
         let writes = staged.filter(|(place, _)| *place == index).map(|(_, write)| write);
-        self.table.snapshot(key).after(self.table.table_type(), writes).present()
+        self.table.snapshot(key.by_ref())?.after(self.table.table_type(), writes).present()
     }
 
     /// Stages the insertion of a tuple.
@@ -269,11 +281,11 @@ impl Guard {
     }
 
     /// The tuples of the keys `wanted`, which the guard covers, as they are now.
-    pub(crate) fn read(&self, wanted: &LockIds) -> Result<Snapshot> {
+    pub(crate) fn read(&self, wanted: &LockIds<'_>) -> Result<Snapshot> {
         Ok(match wanted {
-            LockIds::One(id) => Snapshot::One(self.table.snapshot(&id.key)),
+            LockIds::One(id) => Snapshot::One(self.table.snapshot(id.key)?),
             LockIds::Many(ids) => {
-                let groups = ids.iter().map(|id| Ok(self.table.snapshot(&id.key)));
+                let groups = ids.iter().map(|id| self.table.snapshot(id.key));
                 Snapshot::Many(error::list(groups)?)
             }
         })
@@ -360,7 +372,7 @@ impl Guard {
         // that finds one among many.
         let index = match locked.len() {
             len @ 0..=4 => (0..len).find(|index| locked.key(*index).as_bytes() == key),
-            _ => locked.position(&Key::new(key)?),
+            _ => locked.position(KeyRef::new(key)?),
         };
         index.map(|index| (index, locked.key(index))).ok_or(Error::NotCovered)
     }

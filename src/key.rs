@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
-use crate::bytes::Bytes;
+use crate::bytes::{self, Bytes};
 use crate::error::{self, Error, Result};
 use crate::siphash::Seed;
 use crate::sync::OnceLock;
@@ -19,6 +19,15 @@ use crate::sync::OnceLock;
 pub struct Key {
     hash: u64,
     bytes: Bytes,
+}
+
+/// A key in its caller's memory: what everything is searched by.
+///
+/// WHY: most calls find what they look for, and never need a copy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyRef<'a> {
+    hash: u64,
+    bytes: &'a [u8],
 }
 
 /// The seed of this process's hashes (I1).
@@ -37,9 +46,11 @@ pub(crate) fn prepare() {
 impl Key {
     /// A copy of `bytes`; `Error::NoMemory` if memory of that size cannot be had.
     pub fn new(bytes: &[u8]) -> Result<Self> {
-        // Copied first: a length that memory cannot be had for is found out before it is read.
-        let bytes = Bytes::copy_of(bytes)?;
-        Ok(Self { hash: seed().hash(bytes.as_slice()), bytes })
+        KeyRef::new(bytes)?.to_key()
+    }
+
+    pub(crate) fn by_ref(&self) -> KeyRef<'_> {
+        KeyRef { hash: self.hash, bytes: self.as_bytes() }
     }
 
     /// The bytes of the key.
@@ -49,28 +60,63 @@ impl Key {
 }
 
 impl PartialEq for Key {
-    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.bytes == other.bytes
+        self.is(other.by_ref())
     }
 }
 
 impl Eq for Key {}
 
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let by_hash = self.hash.cmp(&other.hash);
-        by_hash.then_with(|| self.as_bytes().cmp(other.as_bytes()))
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.by_ref().hash(state);
     }
 }
 
-impl PartialOrd for Key {
+impl Key {
+    /// Whether it is this key.
+    #[inline]
+    pub(crate) fn is(&self, other: KeyRef<'_>) -> bool {
+        self.hash == other.hash && self.bytes.is(other.bytes)
+    }
+}
+
+impl<'a> KeyRef<'a> {
+    /// `Error::NoMemory` if no copy of `bytes` could be made.
+    #[inline]
+    pub(crate) fn new(bytes: &'a [u8]) -> Result<Self> {
+        // Before they are read: the length may be absurd.
+        bytes::check_room_for(bytes.len())?;
+        Ok(Self { hash: seed().hash(bytes), bytes })
+    }
+
+    /// A copy of one's own.
+    pub(crate) fn to_key(self) -> Result<Key> {
+        Ok(Key { hash: self.hash, bytes: Bytes::copy_of(self.bytes)? })
+    }
+}
+
+impl PartialEq for KeyRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.bytes == other.bytes
+    }
+}
+
+impl Eq for KeyRef<'_> {}
+
+impl Ord for KeyRef<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.hash.cmp(&other.hash).then_with(|| self.bytes.cmp(other.bytes))
+    }
+}
+
+impl PartialOrd for KeyRef<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Hash for Key {
+impl Hash for KeyRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
     }
@@ -78,22 +124,21 @@ impl Hash for Key {
 
 /// What a call locks, each once, in the order given. WHY: one without a list; most calls have one.
 #[derive(Debug)]
-pub(crate) enum LockIds {
-    One(LockId),
-    Many(Vec<LockId>),
+pub(crate) enum LockIds<'a> {
+    One(LockIdRef<'a>),
+    Many(Vec<LockIdRef<'a>>),
 }
 
-impl LockIds {
-    #[inline(always)] // See `with_lock::take`.
-    pub(crate) fn new(table: u64, keys: &[&[u8]]) -> Result<Self> {
-        let id = |key: &&[u8]| Ok(LockId { table, key: Key::new(key)? });
+impl<'a> LockIds<'a> {
+    pub(crate) fn new(table: u64, keys: &[&'a [u8]]) -> Result<Self> {
+        let id = |key: &&'a [u8]| Ok(LockIdRef { table, key: KeyRef::new(key)? });
         if let [key] = keys {
             return Ok(LockIds::One(id(key)?));
         }
         let mut ids = error::list(keys.iter().map(id))?;
         let mut seen = HashSet::with_hasher(Prehashed::default());
         seen.try_reserve(ids.len()).map_err(|_| Error::NoMemory)?;
-        ids.retain(|id| seen.insert(id.key.clone()));
+        ids.retain(|id| seen.insert(id.key));
         Ok(LockIds::Many(ids))
     }
 }
@@ -124,16 +169,45 @@ impl Hasher for Prehashed {
 }
 
 /// What a lock is the lock of: one key of one table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct LockId {
     pub(crate) table: u64,
     pub(crate) key: Key,
 }
 
+/// The same, with its key in a caller's memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LockIdRef<'a> {
+    pub(crate) table: u64,
+    pub(crate) key: KeyRef<'a>,
+}
+
 impl LockId {
-    /// The same key in two tables falls into two buckets.
+    pub(crate) fn by_ref(&self) -> LockIdRef<'_> {
+        LockIdRef { table: self.table, key: self.key.by_ref() }
+    }
+
+    /// As `LockIdRef::hash`.
     pub(crate) fn hash(&self) -> u64 {
+        self.by_ref().hash()
+    }
+
+    /// Whether it is this one.
+    #[inline]
+    pub(crate) fn is(&self, other: LockIdRef<'_>) -> bool {
+        self.table == other.table && self.key.is(other.key)
+    }
+}
+
+impl LockIdRef<'_> {
+    /// The same key in two tables falls into two buckets.
+    pub(crate) fn hash(self) -> u64 {
         // An odd multiplier spreads consecutive table numbers over all bits.
         self.key.hash ^ self.table.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    /// A copy of one's own.
+    pub(crate) fn to_id(self) -> Result<LockId> {
+        Ok(LockId { table: self.table, key: self.key.to_key()? })
     }
 }

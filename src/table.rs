@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
 
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
-use crate::key::{Key, Prehashed};
+use crate::key::{Key, KeyRef, Prehashed};
 use crate::process;
 use crate::sync::{Arc, Mutex, OnceLock};
 
@@ -229,21 +229,64 @@ struct Row {
 #[derive(Debug, Clone)]
 struct Place(Arc<Row>);
 
-impl Borrow<Key> for Place {
-    fn borrow(&self) -> &Key {
-        &self.0.key
+/// What has a key: a row of the map, and whoever looks for it.
+trait Keyed {
+    fn key(&self) -> KeyRef<'_>;
+}
+
+impl Keyed for Place {
+    fn key(&self) -> KeyRef<'_> {
+        self.0.key.by_ref()
     }
 }
 
+impl Keyed for KeyRef<'_> {
+    fn key(&self) -> KeyRef<'_> {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn Keyed + 'a> for Place {
+    fn borrow(&self) -> &(dyn Keyed + 'a) {
+        self
+    }
+}
+
+impl Hash for dyn Keyed + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl Ord for dyn Keyed + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for dyn Keyed + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for dyn Keyed + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for dyn Keyed + '_ {}
+
 impl Hash for Place {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.key.hash(state);
+        self.key().hash(state);
     }
 }
 
 impl Ord for Place {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.key.cmp(&other.0.key)
+        self.key().cmp(&other.key())
     }
 }
 
@@ -255,7 +298,7 @@ impl PartialOrd for Place {
 
 impl PartialEq for Place {
     fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
+        self.key() == other.key()
     }
 }
 
@@ -289,9 +332,9 @@ pub(crate) fn begin_thread() -> bool {
 }
 
 impl Lately {
-    fn find(&self, table: u64, key: &Key) -> Option<&Row> {
+    fn find(&self, table: u64, key: KeyRef<'_>) -> Option<&Row> {
         let mut rows = self.rows.iter().flatten();
-        rows.find(|row| row.table == table && row.key == *key).map(|row| &**row)
+        rows.find(|row| row.table == table && row.key.is(key)).map(|row| &**row)
     }
 
     fn keep(&mut self, row: Arc<Row>) {
@@ -372,12 +415,12 @@ impl Table {
 
     /// All tuples of a key; `Error::NotFound` if there is none.
     pub fn lookup(&self, key: &[u8]) -> Result<Tuples> {
-        self.snapshot(&Key::new(key)?).present()
+        self.snapshot(KeyRef::new(key)?)?.present()
     }
 
     /// Whether the key has a tuple.
     pub fn member(&self, key: &[u8]) -> Result<bool> {
-        Ok(!self.snapshot(&Key::new(key)?).is_empty())
+        Ok(self.with_row(KeyRef::new(key)?, |_, _| ()).is_some())
     }
 
     /// Removes all tuples of a key and returns them; `Error::NotFound` if there is none.
@@ -448,9 +491,10 @@ impl Table {
     }
 
     /// The tuples of a key, perhaps none.
-    pub(crate) fn snapshot(&self, key: &Key) -> Tuples {
-        let values = self.with_row(key, |values| values.clone()).flatten();
-        Tuples { key: key.clone(), values }
+    pub(crate) fn snapshot(&self, key: KeyRef<'_>) -> Result<Tuples> {
+        let view = |key: &Key, values: &mut _| Tuples { key: key.clone(), values: Clone::clone(values) };
+        let none = || Ok(Tuples { key: key.to_key()?, values: None });
+        self.with_row(key, view).map_or_else(none, Ok)
     }
 
     /// Makes room for `more` tuples under a key, as far as one can without publishing any (C-7).
@@ -458,7 +502,7 @@ impl Table {
         if self.r#type == TableType::Set {
             return Ok(()); // An insert takes the place of the tuple before.
         }
-        let room = self.with_row(key, |values| match values {
+        let room = self.with_row(key.by_ref(), |_, values| match values {
             Some(Values::Many(list)) => make_room(list, more),
             _ => Ok(()),
         });
@@ -483,12 +527,12 @@ impl Table {
     /// what it did before is forgotten then.
     fn edit<R>(&self, key: &Key, mut change: impl FnMut(&mut Option<Values>) -> R) -> R {
         loop {
-            let changed = self.with_row(key, |values| {
+            let changed = self.with_row(key.by_ref(), |_, values| {
                 let before = count(values);
                 let answer = change(values);
                 self.add_tuples(before, count(values));
                 if values.is_none() {
-                    self.rows.remove(key, &self.enter()); // I1
+                    self.remove(key); // I1
                 }
                 answer
             });
@@ -510,10 +554,14 @@ impl Table {
     }
 
     /// Runs `body` on the tuples of a key, under the mutex of its row; `None` if it has none.
-    fn with_row<R>(&self, key: &Key, mut body: impl FnMut(&mut Option<Values>) -> R) -> Option<R> {
+    fn with_row<R>(
+        &self,
+        key: KeyRef<'_>,
+        mut body: impl FnMut(&Key, &mut Option<Values>) -> R,
+    ) -> Option<R> {
         let mut body = |row: &Row| {
             let mut values = row.values.lock();
-            values.is_some().then(|| body(&mut values)) // I2
+            values.is_some().then(|| body(&row.key, &mut values)) // I2
         };
         let at_hand = |lately: &RefCell<Lately>| {
             let mut lately = lately.borrow_mut();
@@ -532,9 +580,15 @@ impl Table {
     }
 
     /// The row of a key in the map.
-    fn row(&self, key: &Key) -> Option<Arc<Row>> {
+    fn row(&self, key: KeyRef<'_>) -> Option<Arc<Row>> {
         let guard = self.enter();
+        let key: &dyn Keyed = &key;
         self.rows.get_key_value(key, &guard).map(|(place, ())| Arc::clone(&place.0))
+    }
+
+    fn remove(&self, key: &Key) {
+        let key: &dyn Keyed = &key.by_ref();
+        self.rows.remove(key, &self.enter());
     }
 
     fn add_tuples(&self, before: usize, after: usize) {
@@ -614,7 +668,6 @@ impl Iterator for Cursor {
     type Item = Tuples;
 
     fn next(&mut self) -> Option<Tuples> {
-        let mut tuples = self.keys.by_ref().map(|key| self.table.snapshot(&key));
-        tuples.find(|tuples| !tuples.is_empty())
+        self.keys.by_ref().find_map(|key| self.table.snapshot(key.by_ref()).ok()?.present().ok())
     }
 }

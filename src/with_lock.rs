@@ -7,10 +7,9 @@
 use crate::error::{Error, Result};
 use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind};
-use crate::key::{Key, LockId, LockIds};
+use crate::key::{KeyRef, LockIdRef, LockIds};
 use crate::lock::{
-    COMMIT_GRACE, Hold, HoldRef, LockInfo, LockTable, Request, Verdict, enter_call, inside_call,
-    leave_call,
+    COMMIT_GRACE, Hold, HoldRef, LockInfo, LockTable, Verdict, enter_call, inside_call, leave_call,
 };
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
@@ -67,28 +66,27 @@ pub fn with_lock(
 
 /// Acquires the locks of `keys`, and returns a guard that the user ends.
 pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<Guard> {
-    let ids = LockIds::new(table.id(), keys)?;
-    take(Kind::Acquired, table, &ids, options)
+    let mut guard = empty_handed(Kind::Acquired, table, options);
+    let ids = LockIds::new(guard.table_id(), keys)?;
+    guard.acquire(&ids, options)?;
+    Ok(guard)
 }
 
 /// Waits for the locks, and shows the callback what it will work on.
-#[inline(always)] // See `take`.
 fn begin<C: Callback>(
-    kind: Kind,
-    table: Arc<Opened>,
+    guard: &mut Guard,
     keys: &[&[u8]],
     options: &Options,
     callback: &C,
-) -> Result<(Guard, C::View)> {
-    let ids = LockIds::new(table.id(), keys)?;
-    let guard = take(kind, table, &ids, options)?;
+) -> Result<C::View> {
+    let ids = LockIds::new(guard.table_id(), keys)?;
+    guard.acquire(&ids, options)?;
     if options.exec.is_zero() {
         // The lock was got, and is given back: there is no time to run anything.
         guard.expire();
         return Err(guard.loss().unwrap_or(Error::ExecTimeout));
     }
-    let view = callback.arrange(guard.read(&ids)?)?;
-    Ok((guard, view))
+    callback.arrange(guard.read(&ids)?)
 }
 
 /// On the calling thread nothing can return early: a late callback is found out afterwards.
@@ -98,7 +96,8 @@ fn on_caller(
     options: &Options,
     callback: &impl Callback,
 ) -> Result<Answer> {
-    let (mut guard, view) = begin(Kind::OnCaller, table, keys, options, callback)?;
+    let mut guard = empty_handed(Kind::OnCaller, table, options);
+    let view = begin(&mut guard, keys, options, callback)?;
 
     let code = {
         let _ends = Ends(&guard);
@@ -128,7 +127,8 @@ fn on_worker(
     options: &Options,
     callback: impl Callback,
 ) -> Result<Answer> {
-    let (guard, view) = begin(Kind::OnWorker, table, keys, options, &callback)?;
+    let mut guard = empty_handed(Kind::OnWorker, table, options);
+    let view = begin(&mut guard, keys, options, &callback)?;
 
     let call = Arc::new(Call { guard, callback, view, answer: Mutex::new(None) });
     // Watched before it starts: the lock may be taken away at once.
@@ -229,25 +229,18 @@ fn answer(guard: &Guard, code: i32, end: Result<Option<Box<[u8]>>>) -> Answer {
     }
 }
 
-/// Waits for the locks of `ids`, and takes them.
+/// A guard that holds nothing yet.
 ///
-/// WHY: always inline, like all that stands between it and its parts. A guard that is handed from
-/// frame to frame is copied each time, right after it was written.
+/// WHY: always inline. A guard that is handed from frame to frame is copied each time, right after
+/// it was written.
 #[inline(always)]
-fn take(kind: Kind, table: Arc<Opened>, ids: &LockIds, options: &Options) -> Result<Guard> {
+fn empty_handed(kind: Kind, table: Arc<Opened>, options: &Options) -> Guard {
     let default = || LockTable::default_of_process();
     let lock_table = options.lock_table.clone().unwrap_or_else(default);
     let (owner, thread_id) = (options.owner.resolve(), exec::thread_id());
     let is_call = kind != Kind::Acquired;
     let hold = HoldRef::new(|| Hold::new(options.exec, options.fail, owner, is_call, thread_id));
-    let request = Request {
-        wait: options.wait,
-        queue: options.queue,
-        spin_delay: options.spin_delay,
-        scope: table.scope(),
-    };
-    let locked = lock_table.acquire(ids, hold, &request)?;
-    Ok(Guard::new(kind, table, locked))
+    Guard::new(kind, table, lock_table.nothing_yet(hold))
 }
 
 /// The locks that are held, with the names of their tables; of one table, or of all.
@@ -262,5 +255,5 @@ pub fn locks(lock_table: &LockTable, table: Option<&Opened>) -> Vec<(LockInfo, O
 
 /// Takes the lock of `key` away from its holder; `Error::NotFound` if nobody holds it.
 pub fn force_release(lock_table: &LockTable, table: &Opened, key: &[u8]) -> Result<()> {
-    lock_table.force_release(&LockId { table: table.id(), key: Key::new(key)? })
+    lock_table.force_release(LockIdRef { table: table.id(), key: KeyRef::new(key)? })
 }

@@ -25,7 +25,7 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::clock::{Deadline, Moment};
-use crate::key::LockId;
+use crate::key::{LockId, LockIdRef};
 use crate::lock::hold::Verdict;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::holder::{Found, GaveBack, Holder};
@@ -88,10 +88,10 @@ impl Drop for Claimed<'_> {
 }
 
 impl Listed for Entry {
-    type Id = LockId;
+    type Id<'a> = LockIdRef<'a>;
 
-    fn is(&self, id: &LockId) -> bool {
-        self.id == *id && !self.word.is_dead()
+    fn is(&self, id: LockIdRef<'_>) -> bool {
+        self.id.is(id) && !self.word.is_dead()
     }
 }
 

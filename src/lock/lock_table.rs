@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{self, Error, Result};
-use crate::key::{Key, LockId, LockIds};
+use crate::key::{Key, KeyRef, LockId, LockIdRef, LockIds};
 use crate::lock::deadlock::{self, Registration, Scope, Wait};
 use crate::lock::entry::{Debts, Entry, EntryRef, Turn};
 use crate::lock::hold::{COMMIT_GRACE, Hold, Standing, Verdict};
@@ -41,13 +41,40 @@ pub(crate) struct Locked {
     entries: Entries,
 }
 
+/// What came of an attempt to get a lock.
+enum Attempt {
+    Taken(EntryRef),
+    Busy(EntryRef),
+}
+
 #[derive(Debug)]
 enum Entries {
+    None,
     One(EntryRef),
     Many(Box<[EntryRef]>),
 }
 
 impl Locked {
+    /// Takes the locks of all `ids`: in the end all are held, or none.
+    pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, request: &Request<'_>) -> Result<()> {
+        let Self { lock_table, hold, entries } = self;
+        let now = Moment::now();
+        let by = now.after(request.wait);
+        *entries = match ids {
+            LockIds::One(id) => {
+                let entry = lock_table.take(*id, hold, true, now, by, request)?;
+                // By force, before it had a deadline and a token: the lock has gone on already.
+                if hold.is_revoked() {
+                    return Err(Error::Revoked);
+                }
+                Entries::One(entry)
+            }
+            LockIds::Many(ids) => Entries::Many(lock_table.take_all(ids, hold, by, request)?),
+        };
+        self.lock_table.0.counters.acquired(self);
+        Ok(())
+    }
+
     pub(crate) fn hold(&self) -> &HoldRef {
         &self.hold
     }
@@ -56,14 +83,14 @@ impl Locked {
         self.entries().len()
     }
 
-    /// A locked key; they are in the order of `Key`.
+    /// A locked key; they are in the order of `KeyRef`.
     pub(crate) fn key(&self, index: usize) -> &Key {
         &self.entries()[index].id().key
     }
 
     /// The place of a key, if it is locked.
-    pub(crate) fn position(&self, key: &Key) -> Option<usize> {
-        self.entries().binary_search_by(|entry| entry.id().key.cmp(key)).ok()
+    pub(crate) fn position(&self, key: KeyRef<'_>) -> Option<usize> {
+        self.entries().binary_search_by(|entry| entry.id().key.by_ref().cmp(&key)).ok()
     }
 
     /// Frees the locks, as far as they are still this hold's. To be called after the hold's final
@@ -76,7 +103,8 @@ impl Locked {
 
     /// As `release`, by the only owner. The keys are gone afterwards.
     pub(crate) fn release_for_good(&mut self) {
-        match mem::replace(&mut self.entries, Entries::Many(Box::default())) {
+        match mem::replace(&mut self.entries, Entries::None) {
+            Entries::None => {}
             Entries::One(entry) => self.lock_table.give_up(entry, &mut self.hold),
             Entries::Many(entries) => self.lock_table.release_all(&entries, &self.hold),
         }
@@ -90,6 +118,7 @@ impl Locked {
 
     fn entries(&self) -> &[EntryRef] {
         match &self.entries {
+            Entries::None => &[],
             Entries::One(entry) => std::slice::from_ref(entry),
             Entries::Many(entries) => entries,
         }
@@ -220,43 +249,22 @@ impl LockTable {
         self.0.scope.close();
     }
 
-    /// Takes the locks of all `ids` for `hold`: in the end all are held, or none.
-    #[inline(always)] // See `with_lock::take`.
-    pub(crate) fn acquire(
-        &self,
-        ids: &LockIds,
-        mut hold: HoldRef,
-        request: &Request<'_>,
-    ) -> Result<Locked> {
-        let now = Moment::now();
-        let by = now.after(request.wait);
-        let entries = match ids {
-            LockIds::One(id) => {
-                let entry = self.take(id, &mut hold, true, now, by, request)?;
-                // By force, before it had a deadline and a token: the lock has gone on already.
-                if hold.is_revoked() {
-                    return Err(Error::Revoked);
-                }
-                Entries::One(entry)
-            }
-            LockIds::Many(ids) => Entries::Many(self.take_all(ids, &mut hold, by, request)?),
-        };
-        let locked = Locked { lock_table: self.clone(), hold, entries };
-        self.0.counters.acquired(&locked);
-        Ok(locked)
+    /// What `hold` holds in this table before it has got anything.
+    pub(crate) fn nothing_yet(self, hold: HoldRef) -> Locked {
+        Locked { lock_table: self, hold, entries: Entries::None }
     }
 
     /// Takes several locks; the hold opens when it has the last (C-18).
     fn take_all(
         &self,
-        ids: &[LockId],
+        ids: &[LockIdRef<'_>],
         hold: &mut HoldRef,
         by: Deadline,
         request: &Request<'_>,
     ) -> Result<Box<[EntryRef]>> {
         // The one order that all callers take their locks in (C-18).
-        let mut ids = error::list(ids.iter().map(Ok))?;
-        ids.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let mut ids = error::list(ids.iter().copied().map(Ok))?;
+        ids.sort_unstable_by_key(|id| id.key);
         hold.collect_several();
         let mut taken = Vec::new();
         taken.try_reserve_exact(ids.len()).map_err(|_| Error::NoMemory)?;
@@ -287,7 +295,7 @@ impl LockTable {
     /// Takes one lock, and waits for it if it must.
     fn take(
         &self,
-        id: &LockId,
+        id: LockIdRef<'_>,
         hold: &mut HoldRef,
         opens: bool,
         now: Moment,
@@ -295,9 +303,9 @@ impl LockTable {
         request: &Request<'_>,
     ) -> Result<EntryRef> {
         let strict = request.queue == Queue::Fifo;
-        let entry = match self.attempt(id, hold, opens, strict, now) {
-            Ok(entry) => return Ok(entry),
-            Err(busy) => busy,
+        let entry = match self.attempt(id, hold, opens, strict, now)? {
+            Attempt::Taken(entry) => return Ok(entry),
+            Attempt::Busy(entry) => entry,
         };
         if by.is_past(Moment::now()) {
             self.0.counters.wait_timeouts.fetch_add(1, Relaxed);
@@ -318,45 +326,51 @@ impl LockTable {
         outcome
     }
 
-    /// One attempt: the lock's entry if it was got, or the entry that is busy.
+    /// One attempt.
     fn attempt(
         &self,
-        id: &LockId,
+        id: LockIdRef<'_>,
         hold: &mut HoldRef,
         opens: bool,
         strict: bool,
         now: Moment,
-    ) -> std::result::Result<EntryRef, EntryRef> {
+    ) -> Result<Attempt> {
         let hash = id.hash();
         let mut warm = self.is_of_process().then(|| warm::take(id)).flatten();
         loop {
             let Some(entry) = warm.take().or_else(|| self.0.index.find(hash, id)) else {
-                if let Some(entry) = self.list(id, hold, opens, now) {
-                    return Ok(entry);
+                if let Some(entry) = self.list(id, hold, opens, now)? {
+                    return Ok(Attempt::Taken(entry));
                 }
                 continue;
             };
             if entry.take(hold, opens, now) {
-                return Ok(entry);
+                return Ok(Attempt::Taken(entry));
             }
             let (turn, debts) = entry.arrive(hold, opens, strict, now);
             self.pay(&entry, debts);
             match turn {
-                Turn::Taken => return Ok(entry),
-                Turn::Busy { .. } => return Err(entry),
+                Turn::Taken => return Ok(Attempt::Taken(entry)),
+                Turn::Busy { .. } => return Ok(Attempt::Busy(entry)),
                 Turn::Dead => {}
             }
         }
     }
 
     /// Lists a new entry that `hold` holds; `None` if another one of the key came first.
-    fn list(&self, id: &LockId, hold: &mut HoldRef, opens: bool, now: Moment) -> Option<EntryRef> {
-        let entry = Node::new(Entry::held_by(id.clone(), hold.clone_mut()));
+    fn list(
+        &self,
+        id: LockIdRef<'_>,
+        hold: &mut HoldRef,
+        opens: bool,
+        now: Moment,
+    ) -> Result<Option<EntryRef>> {
+        let entry = Node::new(Entry::held_by(id.to_id()?, hold.clone_mut()));
         let listed = self.0.index.insert(id.hash(), id, &entry);
         if listed && opens {
             entry.open(hold, now);
         }
-        listed.then_some(entry)
+        Ok(listed.then_some(entry))
     }
 
     fn release(&self, entry: &EntryRef, hold: &HoldRef) {
@@ -412,7 +426,7 @@ impl LockTable {
     }
 
     /// Takes the lock of `id` away from its holder; `Error::NotFound` if nobody holds it.
-    pub(crate) fn force_release(&self, id: &LockId) -> Result<()> {
+    pub(crate) fn force_release(&self, id: LockIdRef<'_>) -> Result<()> {
         loop {
             let entry = self.0.index.find(id.hash(), id).ok_or(Error::NotFound)?;
             let (hold, _) = entry.holder().ok_or(Error::NotFound)?;
@@ -478,7 +492,7 @@ fn describe(id: &LockId, hold: &Hold, waiters: usize, now: Moment) -> LockInfo {
 /// A caller that must wait for a lock.
 struct Claim<'a> {
     lock_table: &'a LockTable,
-    id: &'a LockId,
+    id: LockIdRef<'a>,
     hold: &'a mut HoldRef,
     opens: bool,
     strict: bool,
@@ -503,9 +517,9 @@ impl Claim<'_> {
                 Turn::Dead => {}
             }
             let now = Moment::now();
-            match self.lock_table.attempt(self.id, self.hold, self.opens, self.strict, now) {
-                Ok(taken) => return Ok(taken),
-                Err(busy) => entry = busy,
+            match self.lock_table.attempt(self.id, self.hold, self.opens, self.strict, now)? {
+                Attempt::Taken(taken) => return Ok(taken),
+                Attempt::Busy(busy) => entry = busy,
             }
         }
     }
@@ -576,9 +590,9 @@ impl Claim<'_> {
                 Fate::Granted | Fate::Left | Fate::Waiting => {}
             }
             let now = Moment::now();
-            let busy = match self.lock_table.attempt(self.id, self.hold, self.opens, false, now) {
-                Ok(taken) => return Ok(taken),
-                Err(busy) => busy,
+            let busy = match self.lock_table.attempt(self.id, self.hold, self.opens, false, now)? {
+                Attempt::Taken(taken) => return Ok(taken),
+                Attempt::Busy(busy) => busy,
             };
             if self.by.is_past(now) {
                 return Err(Error::WaitTimeout);

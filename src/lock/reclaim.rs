@@ -77,9 +77,9 @@ const CHILD_BITS: u32 = 6;
 /// What an index lists.
 pub(crate) trait Listed {
     /// What it is searched by.
-    type Id;
+    type Id<'a>: Copy;
     /// Whether it is what is searched, and alive.
-    fn is(&self, id: &Self::Id) -> bool;
+    fn is(&self, id: Self::Id<'_>) -> bool;
 }
 
 /// A listed value. Shared by the list and by everyone who found it.
@@ -162,7 +162,7 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
     }
 
     /// The listed node that is `id`, if there is one.
-    pub(super) fn find(&self, hash: u64, id: &T::Id) -> Option<Arc<Node<T>>> {
+    pub(super) fn find(&self, hash: u64, id: T::Id<'_>) -> Option<Arc<Node<T>>> {
         let mut path = Path::new(&self.root, hash);
         if is_vacant(path.slot) {
             return None;
@@ -181,7 +181,7 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
     }
 
     /// Lists `node`, which is `id`. `false`: another one that is `id` came first.
-    pub(super) fn insert(&self, hash: u64, id: &T::Id, node: &Arc<Node<T>>) -> bool {
+    pub(super) fn insert(&self, hash: u64, id: T::Id<'_>, node: &Arc<Node<T>>) -> bool {
         let mut path = Path::new(&self.root, hash);
         // The list's own strong count (I5).
         let listed = Arc::into_raw(Arc::clone(node));
@@ -291,7 +291,7 @@ fn share<T>(node: &Node<T>) -> Arc<Node<T>> {
 /// The first node of a list that is `id`, or how long the list is.
 fn search<'g, T: Listed>(
     head: Shared<'g, Node<T>>,
-    id: &T::Id,
+    id: T::Id<'_>,
     pin: &'g Guard,
 ) -> (Option<&'g Node<T>>, usize) {
     let mut len = 0;
@@ -387,9 +387,9 @@ mod tests {
     }
 
     impl Listed for Item {
-        type Id = u64;
-        fn is(&self, id: &u64) -> bool {
-            self.id == *id && !self.dead.load(SeqCst)
+        type Id<'a> = u64;
+        fn is(&self, id: u64) -> bool {
+            self.id == id && !self.dead.load(SeqCst)
         }
     }
 
@@ -405,14 +405,14 @@ mod tests {
         let hash = |id: u64| id << ROOT_BITS;
         let nodes: Vec<_> = (0..10_000).map(Item::node).collect();
         for (id, node) in (0..).zip(&nodes) {
-            assert!(index.insert(hash(id), &id, node));
-            assert!(!index.insert(hash(id), &id, &Item::node(id)));
+            assert!(index.insert(hash(id), id, node));
+            assert!(!index.insert(hash(id), id, &Item::node(id)));
         }
         assert_eq!(index.all().len(), nodes.len());
         for (id, node) in (0..).zip(&nodes) {
-            assert!(index.find(hash(id), &id).is_some_and(|found| Arc::ptr_eq(&found, node)));
+            assert!(index.find(hash(id), id).is_some_and(|found| Arc::ptr_eq(&found, node)));
             remove(&index, hash(id), node);
-            assert!(index.find(hash(id), &id).is_none());
+            assert!(index.find(hash(id), id).is_none());
         }
         assert!(index.all().is_empty());
     }
@@ -433,7 +433,7 @@ mod tests {
                         let id = (thread + round) as u64 % IDS;
                         let hash = id << ROOT_BITS;
                         let node = Item::node(id);
-                        if index.insert(hash, &id, &node) {
+                        if index.insert(hash, id, &node) {
                             let owner = &owners[id as usize];
                             assert_eq!(owner.swap(thread + 1, SeqCst), 0, "two at once");
                             owner.store(0, SeqCst);

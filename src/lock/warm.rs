@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::mem;
 
-use crate::key::LockId;
+use crate::key::LockIdRef;
 use crate::lock::entry::EntryRef;
 use crate::lock::reclaim::Listed;
 use crate::process::Generation;
@@ -34,7 +34,7 @@ thread_local! {
 }
 
 /// The entry of `id`, if this thread gave it back lately.
-pub(super) fn take(id: &LockId) -> Option<EntryRef> {
+pub(super) fn take(id: LockIdRef<'_>) -> Option<EntryRef> {
     let find = |warm: &mut Warm| {
         let is_wanted = |place: &&mut Option<EntryRef>| place.as_ref().is_some_and(|e| e.is(id));
         warm.entries.iter_mut().find(is_wanted).and_then(Option::take)
