@@ -237,7 +237,7 @@ fn answer(guard: &Guard, code: i32, end: Result<Option<Box<[u8]>>>) -> Answer {
 fn empty_handed(kind: Kind, table: Arc<Opened>, options: &Options) -> Guard {
     let default = || LockTable::default_of_process();
     let lock_table = options.lock_table.clone().unwrap_or_else(default);
-    let (owner, thread_id) = (options.owner.resolve(), exec::thread_id());
+    let (owner, thread_id) = options.owner.resolve();
     let is_call = kind != Kind::Acquired;
     let hold = HoldRef::new(|| Hold::new(options.exec, options.fail, owner, is_call, thread_id));
     Guard::new(kind, table, lock_table.nothing_yet(hold))

@@ -13,7 +13,7 @@ mod job;
 mod worker;
 
 pub(crate) use job::Ending;
-pub(crate) use worker::{Running, prepare, start, thread_id, threads};
+pub(crate) use worker::{Running, prepare, start, threads};
 
 /// What a worker runs.
 pub(crate) trait Work: Send + Sync {

@@ -140,18 +140,6 @@ pub(crate) fn threads() -> Threads {
     Threads { workers: pool.workers.load(Relaxed), abandoned: pool.abandoned.load(Acquire) }
 }
 
-/// The calling thread, as the system numbers it.
-pub(crate) fn thread_id() -> u64 {
-    thread_local!(static ID: std::cell::Cell<u64> = const { std::cell::Cell::new(0) });
-    ID.with(|id| {
-        if id.get() == 0 {
-            // SAFETY: a plain system call that cannot fail.
-            id.set(unsafe { libc::syscall(libc::SYS_gettid) } as u64);
-        }
-        id.get()
-    })
-}
-
 /// Work on a worker, as its caller sees it.
 pub(crate) struct Running(Arc<Worker>);
 

@@ -164,6 +164,7 @@ impl etslock_options {
     ///
     /// # Safety
     /// `lock_table` is NULL or a live handle.
+    #[inline(always)] // See `with_lock::empty_handed`.
     pub(super) unsafe fn validate(&self) -> Result<Options> {
         if self.reserved != 0 || self.reserved2 != 0 {
             return Err(Error::Invalid);
@@ -191,11 +192,15 @@ impl etslock_options {
             Err(Error::Null) => None,
             Err(error) => return Err(error),
         };
+        let wait = Timeout::from_millis(self.wait_timeout_ms)?;
+        let exec = Timeout::from_millis(self.exec_timeout_ms)?;
+        let fail = Timeout::from_millis(self.fail_timeout_ms)?;
+        let spin_delay = Timeout::from_millis(self.spin_delay_ms)?.finite().ok_or(Error::Invalid)?;
         Ok(Options {
-            wait: Timeout::from_millis(self.wait_timeout_ms)?,
-            exec: Timeout::from_millis(self.exec_timeout_ms)?,
-            fail: Timeout::from_millis(self.fail_timeout_ms)?,
-            spin_delay: Timeout::from_millis(self.spin_delay_ms)?.finite().ok_or(Error::Invalid)?,
+            wait,
+            exec,
+            fail,
+            spin_delay,
             lock_table,
             run_on,
             queue,

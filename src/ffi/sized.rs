@@ -3,6 +3,7 @@
 //! The library reads the part of a caller's struct that both know. A caller from the future may
 //! pass more, as long as what this release does not know is zero.
 
+use std::ops::Deref;
 use std::ptr;
 
 use crate::error::{Error, Result};
@@ -16,17 +17,52 @@ pub(super) unsafe trait SizedStruct: Copy + Default {
     const FIRST_SIZE: usize;
 }
 
+/// A struct that a caller set.
+///
+/// WHY: most callers are of this release, and theirs can be read where it lies.
+#[derive(Debug)]
+pub(super) enum Given<'a, T> {
+    InPlace(&'a T),
+    Copied(T),
+}
+
+impl<T> Deref for Given<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        match self {
+            Given::InPlace(given) => given,
+            Given::Copied(copy) => copy,
+        }
+    }
+}
+
 /// What a caller set: the defaults if `given` is NULL.
 ///
 /// # Safety
-/// `given` is NULL, or readable for the `struct_size` bytes that it begins with.
-pub(super) unsafe fn read_sized<T: SizedStruct>(given: *const T) -> Result<T> {
-    let mut known = T::default();
+/// `given` is NULL, or readable for the `struct_size` bytes that it begins with, and unchanged as
+/// long as the answer is used.
+#[inline(always)]
+pub(super) unsafe fn read_sized<'a, T: SizedStruct>(given: *const T) -> Result<Given<'a, T>> {
     if given.is_null() {
-        return Ok(known);
+        return Ok(Given::Copied(T::default()));
     }
     // SAFETY: not NULL, and at least `struct_size` itself is readable.
     let size = unsafe { ptr::read_unaligned(given.cast::<u32>()) } as usize;
+    if size == size_of::<T>() && given.is_aligned() {
+        // SAFETY: not NULL, aligned, readable by the contract above, and any bits are a `T`.
+        return Ok(Given::InPlace(unsafe { &*given }));
+    }
+    // SAFETY: the contract above, for a caller of another release.
+    unsafe { copy_sized(given, size) }.map(Given::Copied)
+}
+
+/// The part of a caller's struct that both know.
+///
+/// # Safety
+/// `given` is readable for `size` bytes.
+#[cold]
+unsafe fn copy_sized<T: SizedStruct>(given: *const T, size: usize) -> Result<T> {
+    let mut known = T::default();
     if size < T::FIRST_SIZE {
         return Err(Error::StructSize);
     }

@@ -11,7 +11,8 @@
 //!     the case at one moment. Only the owner of the registry's mutex ever holds more than one.
 //! I3. No user code runs, and no one waits for a lock, under the registry's mutex.
 
-#![expect(unsafe_code, reason = "a thread knows the call whose callback it runs by a pointer")]
+#![expect(unsafe_code, reason = "a thread knows the call whose callback it runs by a pointer, and \
+                                 what the system calls it by libc")]
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ use crate::lock::hold::Hold;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::queue::{Fate, Waiter};
-use crate::lock::{reclaim, warm};
+use crate::lock::{hold_ref, reclaim, warm};
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
 use std::sync::atomic::{
@@ -92,13 +93,17 @@ struct Here {
     /// A number that no other thread of this process ever has; 0 before it is drawn. WHY: not the
     /// system's, which are used again.
     thread: Cell<u64>,
+    /// The thread, as the system numbers it; 0 before it was asked.
+    system_id: Cell<u64>,
     /// The hold of the call whose callback runs here, or null.
     call: Cell<*const Hold>,
 }
 
 thread_local! {
     /// Never destroyed, so that a thread keeps its number to its very end.
-    static HERE: Here = const { Here { thread: Cell::new(0), call: Cell::new(ptr::null()) } };
+    static HERE: Here = const {
+        Here { thread: Cell::new(0), system_id: Cell::new(0), call: Cell::new(ptr::null()) }
+    };
 }
 
 /// The number of this thread.
@@ -113,6 +118,7 @@ pub(crate) fn set_thread_number(number: u64) {
 
 /// Makes the thread-locals that locks need.
 pub(crate) fn begin_thread() {
+    hold_ref::begin_thread();
     reclaim::begin_thread();
     warm::begin_thread();
 }
@@ -158,6 +164,14 @@ impl Here {
         self.thread.get()
     }
 
+    fn system_id(&self) -> u64 {
+        if self.system_id.get() == 0 {
+            // SAFETY: a plain system call that cannot fail.
+            self.system_id.set(unsafe { libc::syscall(libc::SYS_gettid) } as u64);
+        }
+        self.system_id.get()
+    }
+
     fn party(&self) -> Party {
         // SAFETY: `inside_call` borrows it, and `enter_call` owns a reference, until they end.
         match unsafe { self.call.get().as_ref() } {
@@ -168,12 +182,17 @@ impl Here {
 }
 
 impl Owner {
-    pub(crate) fn resolve(self) -> Party {
-        match self {
-            Owner::None => Party::None,
-            Owner::Logical(id) => Party::Logical(id),
-            Owner::Current => HERE.with(Here::party),
-        }
+    /// Who it is, and the thread that says so, as the system numbers it.
+    #[inline]
+    pub(crate) fn resolve(self) -> (Party, u64) {
+        HERE.with(|here| {
+            let party = match self {
+                Owner::None => Party::None,
+                Owner::Logical(id) => Party::Logical(id),
+                Owner::Current => here.party(),
+            };
+            (party, here.system_id())
+        })
     }
 }
 

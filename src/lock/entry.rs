@@ -155,19 +155,31 @@ impl Entry {
     }
 
     /// Takes the lock if it is free and nobody waits.
+    #[inline]
     pub(super) fn take(&self, hold: &mut HoldRef, opens: bool, now: Moment) -> bool {
-        let taken = self.word.is_free() && self.word.take(hold);
-        if taken && opens {
-            self.open(hold, now);
+        if !self.word.is_free() {
+            return false;
+        }
+        if opens {
+            hold.open_ahead(now);
+        }
+        let taken = self.word.take(hold);
+        if opens {
+            self.opened_ahead(hold, taken);
         }
         taken
     }
 
-    /// Opens the only lock of a hold, for the one who has just taken it.
-    ///
-    /// Refused only if the hold was revoked meanwhile, which its owner finds out. So a token is drawn
-    /// by a holder that nobody has followed yet.
-    pub(super) fn open(&self, hold: &HoldRef, now: Moment) {
+    /// Whether a hold that was opened ahead got the lock: then it draws its token.
+    pub(super) fn opened_ahead(&self, hold: &HoldRef, taken: bool) {
+        match taken {
+            true => hold.set_token(tokens::draw(self.id.hash())),
+            false => hold.not_yet(),
+        }
+    }
+
+    /// Opens the only lock of a hold that nobody but its waiter knows yet.
+    fn open(&self, hold: &HoldRef, now: Moment) {
         hold.open(now, tokens::draw(self.id.hash()));
     }
 
@@ -382,7 +394,7 @@ impl Entry {
     /// Keeps I3.
     fn watch(&self, state: &mut State, debts: &mut Debts) {
         if let (Some(holder), Some(head)) = (&state.holder, state.queue.head())
-            && (holder.opens_soon() || holder.release_time() < head.wakes_at())
+            && holder.release_time() < head.wakes_at()
         {
             debts.watch = Some(Arc::clone(head));
         }
@@ -403,16 +415,11 @@ impl State {
 /// When the holder may be evicted (I3). A commit that is under way by then gets a little longer.
 fn next_look(state: &State, now: Moment) -> Deadline {
     let Some(holder) = &state.holder else { return Deadline::NEVER };
-    // In this order: it may open in between.
-    if holder.opens_soon() {
-        return now.after(EVICTION_GRACE);
-    }
     let release_time = holder.release_time();
     if release_time.is_past(now) { now.after(EVICTION_GRACE) } else { release_time }
 }
 
-/// How long to leave a commit that is under way at the release time, or a holder that has not got its
-/// deadline yet, before looking again.
+/// How long to leave a commit that is under way at the release time before looking again.
 const EVICTION_GRACE: crate::clock::Timeout = crate::clock::Timeout::millis(1);
 
 /// Models: every interleaving of those who want the lock of one key.

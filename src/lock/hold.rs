@@ -6,7 +6,7 @@
 //!
 //! | State      | Meaning                                       | Left by, to                       |
 //! |------------|-----------------------------------------------|-----------------------------------|
-//! | TAKING     | its locks are being collected; no deadline    | taker: OPEN, ENDED; anyone: REVOKED |
+//! | TAKING     | its locks are waited for; no deadline         | taker: OPEN, ENDED; anyone: REVOKED |
 //! | OPEN       | held; writes are staged                       | holder: OPEN (later deadline), COMMITTING, ENDED; anyone: EXPIRED (deadline past), REVOKED |
 //! | COMMITTING | staged writes are being published; no user code | holder: OPEN, ENDED             |
 //! | ENDED      | given back                                    | never                             |
@@ -21,7 +21,11 @@
 //!     published after EXPIRED or REVOKED (C-8).
 //! I4. EXPIRED is reached from a word whose own deadline had passed: an extension that was granted
 //!     first wins, one that comes later is refused.
-//! I5. Token, start and the other locks of a hold are written before OPEN, and read after.
+//! I5. Start and the other locks of a hold are written before OPEN, and read after; so is the token,
+//!     unless the taker of a free lock opened it ahead (I6).
+//! I6. A taker opens its hold before it has the lock only while nobody else knows the hold. Its
+//!     token, drawn when it has the lock, counts only if the hold is in force afterwards: then no
+//!     successor has drawn before.
 
 use std::time::Duration;
 
@@ -127,8 +131,6 @@ pub(crate) struct Hold {
     pub(crate) is_call: bool,
     /// Whether the caller of a call waits for its callback.
     attached: AtomicBool,
-    /// Whether it is to hold several locks.
-    has_several: AtomicBool,
     pub(crate) thread_id: u64,
     born: Generation,
     rare: OnceLock<Box<Rare>>,
@@ -164,7 +166,6 @@ impl Hold {
             party,
             is_call,
             attached: AtomicBool::new(is_call),
-            has_several: AtomicBool::new(false),
             thread_id,
             born: Generation::current(),
             rare: OnceLock::new(),
@@ -191,9 +192,28 @@ impl Hold {
         self.step(taking, Word::new(OPEN, now.after(self.exec))).is_ok()
     }
 
-    /// Taker of several locks, before the first.
-    pub(super) fn collect_several(&self) {
-        self.has_several.store(true, Relaxed); // ORDERING: published with the first lock.
+    /// Taker of one lock, before it asks for it: open from `now` on, if it gets it (I6).
+    ///
+    /// WHY: a lock that is got without waiting then costs one exchange less, and no waiter ever meets
+    /// a holder of one lock that has no deadline yet.
+    pub(super) fn open_ahead(&self, now: Moment) {
+        // ORDERING of both: published with the lock.
+        self.since.store(now.as_bits(), Relaxed);
+        self.word.store(Word::new(OPEN, now.after(self.exec)).0, Relaxed);
+    }
+
+    /// Taker: it did not get the lock after `open_ahead`.
+    pub(super) fn not_yet(&self) {
+        // ORDERING: nobody else knows the hold.
+        self.word.store(Word::new(TAKING, Deadline::NEVER).0, Relaxed);
+    }
+
+    /// Taker: the token it drew with the lock that it got after `open_ahead`. It stays without one if
+    /// it has lost the lock meanwhile (I6).
+    pub(super) fn set_token(&self, token: u64) {
+        if self.is_in_force() || planted("token without looking") {
+            self.token.store(token, Relaxed); // ORDERING: for this thread, or with a hand-over.
+        }
     }
 
     /// Taker: gave up. `false` if the hold was revoked meanwhile.
@@ -310,12 +330,6 @@ impl Hold {
         }
     }
 
-    /// Whether it has its only lock, and is about to get its deadline.
-    pub(super) fn opens_soon(&self) -> bool {
-        // ORDERING: see `collect_several`.
-        !self.has_several.load(Relaxed) && self.word().state() == TAKING
-    }
-
     /// When it may be taken away by a waiter; never while it is on its way in or out.
     pub(crate) fn release_time(&self) -> Deadline {
         let word = self.word();
@@ -330,11 +344,6 @@ impl Hold {
         self.word().deadline()
     }
 
-    /// Whether it was taken away by force.
-    pub(super) fn is_revoked(&self) -> bool {
-        self.word().state() == REVOKED
-    }
-
     /// Whether it is held, and by somebody who may still write.
     pub(crate) fn is_in_force(&self) -> bool {
         matches!(self.word().state(), TAKING | OPEN | COMMITTING)
@@ -345,6 +354,7 @@ impl Hold {
         matches!(self.word().state(), OPEN | COMMITTING)
     }
 
+    /// 0 before it has one.
     pub(crate) fn token(&self) -> u64 {
         self.token.load(Relaxed) // ORDERING: by I5.
     }

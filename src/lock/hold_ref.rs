@@ -7,11 +7,13 @@
 //! I1. The count is the number of references, those that lie in an entry's word included.
 //! I2. A reference is made from another one. So who owns all that are counted is alone, and stays so
 //!     until it makes one more or lets another thread see one.
+//! I3. A thread keeps the memory of one hold at hand, and no more.
 
 #![expect(unsafe_code, reason = "a reference count; argued from I1 and I2")]
 
+use std::cell::Cell;
 use std::fmt;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::ops::Deref;
 use std::ptr::NonNull;
 
@@ -30,6 +32,16 @@ struct Counted {
     hold: Hold,
 }
 
+thread_local! {
+    /// The memory of a hold that ended on this thread, for its next one (I3).
+    static SPARE: Cell<Option<Box<MaybeUninit<Counted>>>> = const { Cell::new(None) };
+}
+
+/// Makes the thread-local.
+pub(super) fn begin_thread() {
+    SPARE.with(|_| ());
+}
+
 // SAFETY: as for `Arc`: a hold may be used and dropped by any thread.
 unsafe impl Send for HoldRef {}
 // SAFETY: as above.
@@ -39,7 +51,8 @@ impl HoldRef {
     #[inline(always)]
     pub(crate) fn new(make: impl FnOnce() -> Hold) -> Self {
         // WHY: in its place from the start, and not moved there.
-        let place = Box::new_uninit();
+        let spare = SPARE.try_with(Cell::take).ok().flatten();
+        let place = spare.unwrap_or_else(Box::new_uninit);
         let counted = Box::write(place, Counted { count: AtomicUsize::new(1), hold: make() });
         Self(NonNull::from(Box::leak(counted)))
     }
@@ -126,7 +139,11 @@ impl Drop for HoldRef {
             fence(Acquire);
         }
         // SAFETY: made by `new`, and this was the last reference.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        unsafe { self.0.drop_in_place() };
+        // SAFETY: as above; its memory is a box's, with nothing in it any more.
+        let place = unsafe { Box::from_raw(self.0.cast::<MaybeUninit<Counted>>().as_ptr()) };
+        // A thread whose locals have ended gives it back to the system.
+        let _ = SPARE.try_with(|spare| spare.set(Some(place)));
     }
 }
 

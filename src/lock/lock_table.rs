@@ -63,9 +63,8 @@ impl Locked {
         *entries = match ids {
             LockIds::One(id) => {
                 let entry = lock_table.take(*id, hold, true, now, by, request)?;
-                // By force, before it had a deadline and a token: the lock has gone on already.
-                if hold.is_revoked() {
-                    return Err(Error::Revoked);
+                if hold.token() == 0 {
+                    return Err(Error::Revoked); // The lock has gone on already.
                 }
                 Entries::One(entry)
             }
@@ -265,7 +264,6 @@ impl LockTable {
         // The one order that all callers take their locks in (C-18).
         let mut ids = error::list(ids.iter().copied().map(Ok))?;
         ids.sort_unstable_by_key(|id| id.key);
-        hold.collect_several();
         let mut taken = Vec::new();
         taken.try_reserve_exact(ids.len()).map_err(|_| Error::NoMemory)?;
         let outcome = ids.into_iter().try_for_each(|id| {
@@ -365,10 +363,14 @@ impl LockTable {
         opens: bool,
         now: Moment,
     ) -> Result<Option<EntryRef>> {
-        let entry = Node::new(Entry::held_by(id.to_id()?, hold.clone_mut()));
+        let id_of_entry = id.to_id()?;
+        if opens {
+            hold.open_ahead(now);
+        }
+        let entry = Node::new(Entry::held_by(id_of_entry, hold.clone_mut()));
         let listed = self.0.index.insert(id.hash(), id, &entry);
-        if listed && opens {
-            entry.open(hold, now);
+        if opens {
+            entry.opened_ahead(hold, listed);
         }
         Ok(listed.then_some(entry))
     }

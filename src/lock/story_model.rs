@@ -90,21 +90,21 @@ impl Row {
     }
 
     fn find(&self) -> Option<EntryRef> {
-        self.listed.lock().clone().filter(|entry| entry.is(&self.id))
+        self.listed.lock().clone().filter(|entry| entry.is(self.id.by_ref()))
     }
 
     fn list(&self, hold: &mut HoldRef, now: Moment) -> Option<EntryRef> {
-        let entry = Node::new(Entry::held_by(self.id.clone(), hold.clone_mut()));
+        hold.open_ahead(now);
+        let id = self.id.by_ref().to_id().unwrap();
+        let entry = Node::new(Entry::held_by(id, hold.clone_mut()));
         let mut listed = self.listed.lock();
-        if listed.as_ref().is_some_and(|other| other.is(&self.id)) {
-            return None;
+        let comes_first = !listed.as_ref().is_some_and(|other| other.is(self.id.by_ref()));
+        if comes_first {
+            *listed = Some(Arc::clone(&entry));
         }
-        *listed = Some(Arc::clone(&entry));
         drop(listed);
-        // Tokens come from std's atomics: no schedule changes here without this.
-        thread::yield_now();
-        entry.open(hold, now);
-        Some(entry)
+        entry.opened_ahead(hold, comes_first);
+        comes_first.then_some(entry)
     }
 
     fn unlist(&self, entry: &EntryRef) {
@@ -385,7 +385,7 @@ impl Story {
             self.step(&hold, Course::Live, Course::Ended);
             return;
         };
-        if hold.is_revoked() {
+        if hold.token() == 0 {
             return;
         }
         let call = Call { row, entry, hold };

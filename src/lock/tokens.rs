@@ -2,14 +2,17 @@
 //!
 //! Invariants
 //! I1. A key always draws from the same source, by its hash; each draw is larger than those before.
-//! I2. Who draws for a key holds its lock. So whoever draws for it next has drawn later.
+//! I2. Who draws for a key holds its lock, or finds afterwards that it has lost it. So whoever holds it
+//!     next has drawn later.
 //! I3. No two holders in the process draw the same token: it says which source it came from.
 //!
 //! WHY: several sources. One alone would be the word that every lock of every thread writes to.
 
 use std::sync::atomic::{
     AtomicU64,
-    Ordering::Relaxed, // ORDERING of all: by I2, the lock orders what the sources need.
+    // ORDERING of all draws: with each other. Whoever draws sees that it was evicted by one who has
+    // drawn before (I6 of `hold`).
+    Ordering::AcqRel,
 };
 
 #[derive(Debug)]
@@ -27,17 +30,19 @@ fn token(draw: u64, source: u64) -> u64 {
 /// A token for a holder of the one key that has this hash.
 pub(super) fn draw(hash: u64) -> u64 {
     let source = hash % SOURCES;
-    token(ALL[source as usize].0.fetch_add(1, Relaxed), source)
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now(); // Nothing else here is a point of a schedule.
+    token(ALL[source as usize].0.fetch_add(1, AcqRel), source)
 }
 
 /// A token for a holder of the keys that have these hashes; at least one.
 pub(super) fn draw_for_all(hashes: impl Iterator<Item = u64> + Clone) -> u64 {
     let sources = || hashes.clone().map(|hash| (hash % SOURCES) as usize);
     let first = sources().next().unwrap_or(0);
-    let draw = sources().map(|source| ALL[source].0.fetch_add(1, Relaxed)).max().unwrap_or(0);
+    let draw = sources().map(|source| ALL[source].0.fetch_add(1, AcqRel)).max().unwrap_or(0);
     // What is drawn from now on for any of the keys is larger (I1).
     for source in sources() {
-        ALL[source].0.fetch_max(draw + 1, Relaxed);
+        ALL[source].0.fetch_max(draw + 1, AcqRel);
     }
     token(draw, first as u64)
 }
