@@ -74,6 +74,12 @@ impl Hash for Key {
 }
 
 impl Key {
+    /// Whether these are its bytes.
+    #[inline]
+    pub(crate) fn has_bytes(&self, bytes: &[u8]) -> bool {
+        self.bytes.is(bytes)
+    }
+
     /// Whether it is this key.
     #[inline]
     pub(crate) fn is(&self, other: KeyRef<'_>) -> bool {
@@ -88,6 +94,13 @@ impl<'a> KeyRef<'a> {
         // Before they are read: the length may be absurd.
         bytes::check_room_for(bytes.len())?;
         Ok(Self { hash: seed().hash(bytes), bytes })
+    }
+
+    /// One of `places`, the same for equal keys.
+    #[inline]
+    pub(crate) fn place<T>(self, places: &mut [T]) -> &mut T {
+        let index = self.hash as usize % places.len();
+        &mut places[index]
     }
 
     /// A copy of one's own.

@@ -307,12 +307,8 @@ impl Eq for Place {}
 /// The rows that this thread used lately (I6).
 ///
 /// WHY: a look at the map, with its guard, costs as much as everything else that a small read does,
-/// and a call with a lock looks twice.
-#[derive(Debug, Default)]
-struct Lately {
-    rows: [Option<Arc<Row>>; 4],
-    oldest: usize,
-}
+/// and a call with a lock looks twice. One place for a key: a look is one comparison.
+type Lately = [Option<Arc<Row>>; 8];
 
 thread_local! {
     /// Made after the thread-locals that the map needs, so that it ends before them.
@@ -329,18 +325,6 @@ thread_local! {
 /// Makes the thread-locals that tables need. `false`: they have ended.
 pub(crate) fn begin_thread() -> bool {
     LATELY.try_with(|_| ()).is_ok()
-}
-
-impl Lately {
-    fn find(&self, table: u64, key: KeyRef<'_>) -> Option<&Row> {
-        let mut rows = self.rows.iter().flatten();
-        rows.find(|row| row.table == table && row.key.is(key)).map(|row| &**row)
-    }
-
-    fn keep(&mut self, row: Arc<Row>) {
-        self.oldest = (self.oldest + 1) % self.rows.len();
-        self.rows[self.oldest] = Some(row);
-    }
 }
 
 /// Rows in memory.
@@ -565,14 +549,17 @@ impl Table {
         };
         let at_hand = |lately: &RefCell<Lately>| {
             let mut lately = lately.borrow_mut();
-            if let Some(row) = lately.find(self.id, key)
+            let place = key.place(&mut *lately);
+            if let Some(row) = place
+                && row.table == self.id
+                && row.key.is(key)
                 && let Some(answer) = body(row)
             {
                 return Some(answer);
             }
             let row = self.row(key)?;
             let answer = body(&row);
-            lately.keep(row);
+            *place = Some(row);
             answer
         };
         // A thread whose locals have ended keeps nothing.

@@ -4,7 +4,7 @@
 //! everything else that an uncontended lock does.
 //!
 //! Invariants
-//! I1. A thread keeps at most `KEPT` entries, of the default lock table alone; one that must go
+//! I1. A thread keeps at most `PLACES` entries, of the default lock table alone; one that must go
 //!     dies if nobody uses it. So an unlocked key costs memory only while it is one of these.
 //! I2. An entry in here may be held, waited for or dead by now: it is worth a try, no more.
 //! I3. What a forked child inherited is neither used nor freed.
@@ -19,14 +19,13 @@ use crate::process::Generation;
 use crate::sync::Arc;
 
 /// Enough for a few nested locks.
-const KEPT: usize = 4;
+const PLACES: usize = 8;
 
 #[derive(Debug)]
 struct Warm {
     born: Generation,
-    entries: [Option<EntryRef>; KEPT],
-    /// Whose turn it is to go.
-    oldest: usize,
+    /// One place for a key: a look is one comparison.
+    entries: [Option<EntryRef>; PLACES],
 }
 
 thread_local! {
@@ -35,10 +34,7 @@ thread_local! {
 
 /// The entry of `id`, if this thread gave it back lately.
 pub(super) fn take(id: LockIdRef<'_>) -> Option<EntryRef> {
-    let find = |warm: &mut Warm| {
-        let is_wanted = |place: &&mut Option<EntryRef>| place.as_ref().is_some_and(|e| e.is(id));
-        warm.entries.iter_mut().find(is_wanted).and_then(Option::take)
-    };
+    let find = |warm: &mut Warm| id.key.place(&mut warm.entries).take_if(|entry| entry.is(id));
     let taken = WARM.try_with(|warm| match &mut *warm.borrow_mut() {
         Some(warm) if warm.born.is_current() => find(warm),
         _ => None,
@@ -48,32 +44,22 @@ pub(super) fn take(id: LockIdRef<'_>) -> Option<EntryRef> {
 
 /// Keeps an entry. Returns the one that must go for it: itself if the thread is ending.
 pub(super) fn keep(entry: EntryRef) -> Option<EntryRef> {
-    let mut entry = Some(entry);
-    let _ = WARM.try_with(|warm| {
+    let mut given = Some(entry);
+    let leaves = WARM.try_with(|warm| {
         let mut warm = warm.borrow_mut();
         if !warm.as_ref().is_some_and(|warm| warm.born.is_current()) {
-            let fresh =
-                Warm { born: Generation::current(), entries: Default::default(), oldest: 0 };
+            let fresh = Warm { born: Generation::current(), entries: Default::default() };
             mem::forget(warm.replace(fresh)); // I3
         }
-        if let Some(Warm { entries, oldest, .. }) = &mut *warm {
-            // Given back by this thread before, and taken by another in between.
-            let same = |place: &Option<EntryRef>| match (place, &entry) {
-                (Some(kept), Some(entry)) => Arc::ptr_eq(kept, entry),
-                _ => false,
-            };
-            if entries.iter().any(same) {
-                entry = None;
-                return;
-            }
-            let place = entries.iter().position(Option::is_none).unwrap_or_else(|| {
-                *oldest = (*oldest + 1) % KEPT;
-                *oldest
-            });
-            mem::swap(&mut entries[place], &mut entry);
+        let (warm, entry) = (warm.as_mut()?, given.take()?);
+        let place = entry.id().key.by_ref().place(&mut warm.entries);
+        // Given back by this thread before, and taken by another in between.
+        if place.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &entry)) {
+            return None;
         }
+        place.replace(entry)
     });
-    entry
+    leaves.unwrap_or(given)
 }
 
 /// Makes the thread-local.
