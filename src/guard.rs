@@ -10,11 +10,12 @@
 //! I3. A guard covers the keys of its locks and no other.
 
 use std::mem;
+use std::slice;
 
 use crate::bytes::{Bytes, boxed_copy};
 use crate::clock::{Moment, Timeout};
 use crate::error::{self, Error, Result};
-use crate::key::{Key, KeyRef, LockIds};
+use crate::key::LockIds;
 use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Request, Standing, Verdict};
 use crate::options::Options;
 use crate::registry::Opened;
@@ -47,7 +48,7 @@ impl Staged {
     fn as_slice(&self) -> &[(usize, Write)] {
         match self {
             Staged::None => &[],
-            Staged::One(write) => std::slice::from_ref(write),
+            Staged::One(write) => slice::from_ref(write),
             Staged::Many(writes) => writes,
         }
     }
@@ -61,7 +62,8 @@ impl Staged {
     fn push(&mut self, index: usize, write: Write, r#type: TableType) -> Result<()> {
         let overrides = write.is_final(r#type);
         match self {
-            Staged::None => *self = Staged::One((index, write)),
+            // WHY: forgotten. There is nothing to drop, which the compiler does not see.
+            Staged::None => mem::forget(mem::replace(self, Staged::One((index, write)))),
             Staged::One(first) if overrides && first.0 == index => first.1 = write,
             Staged::One(_) => {
                 let mut writes = Vec::with_capacity(4);
@@ -91,11 +93,15 @@ impl Staged {
     }
 
     /// After `sort`: the writes of each key.
-    fn by_key(
-        &self,
-    ) -> impl Iterator<Item = (usize, impl ExactSizeIterator<Item = &Write> + Clone)> {
-        let groups = self.as_slice().chunk_by(|(a, _), (b, _)| a == b);
-        groups.map(|group| (group[0].0, group.iter().map(|(_, write)| write)))
+    fn by_key(&self, mut each: impl FnMut(usize, &[(usize, Write)]) -> Result<()>) -> Result<()> {
+        match self {
+            Staged::None => Ok(()),
+            Staged::One(write) => each(write.0, slice::from_ref(write)),
+            Staged::Many(writes) => {
+                let mut groups = writes.chunk_by(|(a, _), (b, _)| a == b);
+                groups.try_for_each(|group| each(group[0].0, group))
+            }
+        }
     }
 
     fn clear(&mut self) {
@@ -124,10 +130,16 @@ fn compact(writes: &mut Vec<(usize, Write)>, r#type: TableType) {
 /// Dropping an acquired guard cancels it.
 #[derive(Debug)]
 pub struct Guard {
+    holding: Holding,
+    pending: Mutex<Pending>,
+}
+
+/// What is held, and where its writes go.
+#[derive(Debug)]
+struct Holding {
     kind: Kind,
     table: Arc<Opened>,
     locked: Locked,
-    pending: Mutex<Pending>,
 }
 
 /// What takes effect if the holder ends well.
@@ -141,26 +153,26 @@ struct Pending {
 impl Guard {
     #[inline(always)] // See `with_lock::empty_handed`.
     pub(crate) fn new(kind: Kind, table: Arc<Opened>, locked: Locked) -> Self {
-        Self { kind, table, locked, pending: Mutex::default() }
+        Self { holding: Holding { kind, table, locked }, pending: Mutex::default() }
     }
 
     /// Waits for the locks of `ids`, and takes them: the beginning of every holder.
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, options: &Options) -> Result<()> {
         let Options { wait, queue, spin_delay, .. } = *options;
-        let request = Request { wait, queue, spin_delay, scope: self.table.scope() };
-        self.locked.acquire(ids, &request)
+        let request = Request { wait, queue, spin_delay, scope: self.holding.table.scope() };
+        self.holding.locked.acquire(ids, &request)
     }
 
     pub(crate) fn table_id(&self) -> u64 {
-        self.table.id()
+        self.holding.table.id()
     }
 
     pub(crate) fn hold(&self) -> &HoldRef {
-        self.locked.hold()
+        self.holding.locked.hold()
     }
 
     pub(crate) fn is_acquired(&self) -> bool {
-        self.kind == Kind::Acquired
+        self.holding.kind == Kind::Acquired
     }
 
     /// `Error::Forked` in a child of the process that made it.
@@ -170,29 +182,30 @@ impl Guard {
 
     /// The current tuples of a key, with this guard's unpublished writes applied.
     pub fn lookup(&self, key: &[u8]) -> Result<Tuples> {
-        let (index, key) = self.covered(key)?;
+        let Holding { table, locked, .. } = &self.holding;
+        let index = self.covered(key)?;
         self.status()?;
         let pending = self.pending.lock();
         let staged = pending.staged.as_slice().iter();
         let writes = staged.filter(|(place, _)| *place == index).map(|(_, write)| write);
-        self.table.snapshot(key.by_ref())?.after(self.table.table_type(), writes).present()
+        table.snapshot(locked.key(index).by_ref())?.after(table.table_type(), writes).present()
     }
 
     /// Stages the insertion of a tuple.
     pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        let (index, _) = self.covered(key)?;
+        let index = self.covered(key)?;
         self.stage(index, || Ok(Write::Insert(Bytes::copy_of(value)?)))
     }
 
     /// Stages the removal of all tuples of a key.
     pub fn delete(&self, key: &[u8]) -> Result<()> {
-        let (index, _) = self.covered(key)?;
+        let index = self.covered(key)?;
         self.stage(index, || Ok(Write::Delete))
     }
 
     /// Stages the removal of every instance of one tuple.
     pub fn delete_tuple(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        let (index, _) = self.covered(key)?;
+        let index = self.covered(key)?;
         self.stage(index, || Ok(Write::DeleteTuple(Bytes::copy_of(value)?)))
     }
 
@@ -203,7 +216,7 @@ impl Guard {
         if pending.staged.is_empty() {
             return self.status();
         }
-        self.publish_staged(&mut pending.staged, false)?;
+        self.holding.publish(&mut pending.staged, false)?;
         pending.staged.clear();
         Ok(())
     }
@@ -238,7 +251,7 @@ impl Guard {
 
     /// Moves the exec deadline to at least `exec` from now: never earlier, never back to life.
     pub fn extend(&self, exec: Timeout) -> Result<()> {
-        self.answer(self.hold().extend(Moment::now(), exec))
+        self.holding.answer(self.hold().extend(Moment::now(), exec))
     }
 
     /// Sleeps; wakes early, and says so, when the guard is late or revoked.
@@ -262,8 +275,7 @@ impl Guard {
 
     /// `Ok` when live, `Error::ExecTimeout` when late, `Error::Revoked` when revoked.
     pub fn status(&self) -> Result<()> {
-        let hold = self.hold();
-        self.answer(hold.standing(Moment::now_against(hold.deadline())))
+        self.holding.status()
     }
 
     /// Time to the exec deadline; 0 when late or revoked.
@@ -283,9 +295,9 @@ impl Guard {
     /// The tuples of the keys `wanted`, which the guard covers, as they are now.
     pub(crate) fn read(&self, wanted: &LockIds<'_>) -> Result<Snapshot> {
         Ok(match wanted {
-            LockIds::One(id) => Snapshot::One(self.table.snapshot(id.key)?),
+            LockIds::One(id) => Snapshot::One(self.holding.table.snapshot(id.key)?),
             LockIds::Many(ids) => {
-                let groups = ids.iter().map(|id| self.table.snapshot(id.key));
+                let groups = ids.iter().map(|id| self.holding.table.snapshot(id.key));
                 Snapshot::Many(error::list(groups)?)
             }
         })
@@ -302,25 +314,33 @@ impl Guard {
     /// Commits and frees the lock, if in time. The end of every successful holder that is its guard's
     /// only owner. Returns what the callback set.
     pub(crate) fn finish(&mut self) -> Result<Option<Box<[u8]>>> {
-        let pending = mem::take(self.pending.get_mut());
-        let published = self.publish(pending);
-        match &published {
-            Ok(_) => self.locked.release_for_good(),
+        let pending = self.pending.get_mut();
+        match self.holding.publish(&mut pending.staged, true) {
+            Ok(()) => {
+                self.holding.locked.release_for_good();
+                Ok(pending.result.take())
+            }
             // Nothing more can be done with it.
-            Err(_) => self.let_go(),
+            Err(error) => {
+                self.let_go();
+                Err(error)
+            }
         }
-        published
     }
 
     /// As `finish`, while others look at the guard.
     pub(crate) fn finish_shared(&self) -> Result<Option<Box<[u8]>>> {
-        let pending = mem::take(&mut *self.pending.lock());
-        let published = self.publish(pending);
-        match &published {
-            Ok(_) => self.locked.release(),
-            Err(_) => self.let_go(),
+        let Pending { mut staged, result } = mem::take(&mut *self.pending.lock());
+        match self.holding.publish(&mut staged, true) {
+            Ok(()) => {
+                self.holding.locked.release();
+                Ok(result)
+            }
+            Err(error) => {
+                self.let_go();
+                Err(error)
+            }
         }
-        published
     }
 
     /// Frees the lock without publishing. Says if the holder was too late, or had lost it.
@@ -328,22 +348,18 @@ impl Guard {
         self.enter()?;
         let standing = self.hold().standing(Moment::now());
         self.let_go();
-        self.answer(standing)
+        self.holding.answer(standing)
     }
 
     /// Takes the hold away from the callback if its time is over (C-4).
     pub(crate) fn expire(&self) -> Verdict {
-        let verdict = self.hold().expire(Moment::now());
-        if verdict == Verdict::Taken {
-            self.locked.release_expired();
-        }
-        verdict
+        self.holding.expire()
     }
 
     /// The hold was lost: sees to it that the locks are free by now, whoever it was that took it
     /// away. Freeing them twice is harmless, for only their holder's are freed.
     pub(crate) fn free(&self) {
-        self.locked.release();
+        self.holding.locked.release();
     }
 
     /// Ends the hold if it has not ended, and frees the locks if it was this that ended it (I2).
@@ -361,20 +377,13 @@ impl Guard {
         if hold.standing(now) == Standing::Late {
             self.expire();
         } else if hold.end().is_ok() {
-            self.locked.release();
+            self.holding.locked.release();
         }
     }
 
-    /// The place of a key among the guard's, and the key with its hash (I3).
-    fn covered(&self, key: &[u8]) -> Result<(usize, &Key)> {
-        let locked = &self.locked;
-        // WHY: a linear search among few. Comparing short byte strings is cheaper than the hash
-        // that finds one among many.
-        let index = match locked.len() {
-            len @ 0..=4 => (0..len).find(|index| locked.key(*index).as_bytes() == key),
-            _ => locked.position(KeyRef::new(key)?),
-        };
-        index.map(|index| (index, locked.key(index))).ok_or(Error::NotCovered)
+    /// The place of a key among the guard's (I3).
+    fn covered(&self, key: &[u8]) -> Result<usize> {
+        self.holding.locked.position(key)?.ok_or(Error::NotCovered)
     }
 
     /// WHY: always inline, so that a small value is written once, where it stays.
@@ -382,35 +391,24 @@ impl Guard {
     fn stage(&self, index: usize, write: impl FnOnce() -> Result<Write>) -> Result<()> {
         self.status()?;
         let write = write()?;
-        self.pending.lock().staged.push(index, write, self.table.table_type())
+        self.pending.lock().staged.push(index, write, self.holding.table.table_type())
     }
 
-    /// Publishes what is staged, and ends the hold. Returns the result.
-    fn publish(&self, mut pending: Pending) -> Result<Option<Box<[u8]>>> {
-        self.enter()?;
-        self.publish_staged(&mut pending.staged, true)?;
-        Ok(pending.result)
+    /// How a call that ran a callback reports the loss of its lock.
+    pub(crate) fn loss(&self) -> Option<Error> {
+        match self.hold().standing(Moment::START) {
+            Standing::Lost(Lost::Revoked) => Some(Error::Revoked),
+            Standing::Lost(Lost::Expired) => Some(Error::ExecTimeout),
+            Standing::Live | Standing::Late => None,
+        }
     }
+}
 
-    /// Publishes the staged writes (I1). `last`: and ends the hold.
-    fn publish_staged(&self, staged: &mut Staged, last: bool) -> Result<()> {
-        // Before the gate: nothing but publishing happens behind it.
-        staged.sort(self.table.table_type());
-        for (index, writes) in staged.by_key() {
-            self.table.reserve(self.locked.key(index), writes.len())?;
-        }
-        let hold = self.hold();
-        match hold.commit_begin(Moment::now_against(hold.deadline())) {
-            Gate::Open => {}
-            Gate::Late => return self.answer(Standing::Late),
-            Gate::Lost(lost) => return self.answer(Standing::Lost(lost)),
-        }
-        let mut gate = OpenGate { hold, last: false };
-        for (index, writes) in staged.by_key() {
-            self.table.apply(self.locked.key(index), writes);
-        }
-        gate.last = last;
-        Ok(())
+impl Holding {
+    /// How it stands by the clock.
+    fn status(&self) -> Result<()> {
+        let hold = self.locked.hold();
+        self.answer(hold.standing(Moment::now_against(hold.deadline())))
     }
 
     /// What a standing means to this kind of guard.
@@ -427,13 +425,35 @@ impl Guard {
         }
     }
 
-    /// How a call that ran a callback reports the loss of its lock.
-    pub(crate) fn loss(&self) -> Option<Error> {
-        match self.hold().standing(Moment::START) {
-            Standing::Lost(Lost::Revoked) => Some(Error::Revoked),
-            Standing::Lost(Lost::Expired) => Some(Error::ExecTimeout),
-            Standing::Live | Standing::Late => None,
+    /// See `Guard::expire`.
+    fn expire(&self) -> Verdict {
+        let verdict = self.locked.hold().expire(Moment::now());
+        if verdict == Verdict::Taken {
+            self.locked.release_expired();
         }
+        verdict
+    }
+
+    /// Publishes the staged writes (I1). `last`: and ends the hold.
+    fn publish(&self, staged: &mut Staged, last: bool) -> Result<()> {
+        let Self { table, locked, .. } = self;
+        let hold = locked.hold();
+        hold.enter()?;
+        // Before the gate: nothing but publishing happens behind it.
+        staged.sort(table.table_type());
+        staged.by_key(|index, writes| table.reserve(locked.key(index), writes.len()))?;
+        match hold.commit_begin(Moment::now_against(hold.deadline())) {
+            Gate::Open => {}
+            Gate::Late => return self.answer(Standing::Late),
+            Gate::Lost(lost) => return self.answer(Standing::Lost(lost)),
+        }
+        let mut gate = OpenGate { hold, last: false };
+        staged.by_key(|index, writes| {
+            table.apply(locked.key(index), writes.iter().map(|(_, write)| write));
+            Ok(())
+        })?;
+        gate.last = last;
+        Ok(())
     }
 }
 

@@ -56,9 +56,10 @@ enum Entries {
 
 impl Locked {
     /// Takes the locks of all `ids`: in the end all are held, or none.
+    #[inline(always)]
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, request: &Request<'_>) -> Result<()> {
         let Self { lock_table, hold, entries } = self;
-        let now = Moment::now();
+        let now = Moment::now_for([request.wait, hold.exec]);
         let by = now.after(request.wait);
         *entries = match ids {
             LockIds::One(id) => {
@@ -88,8 +89,16 @@ impl Locked {
     }
 
     /// The place of a key, if it is locked.
-    pub(crate) fn position(&self, key: KeyRef<'_>) -> Option<usize> {
-        self.entries().binary_search_by(|entry| entry.id().key.by_ref().cmp(&key)).ok()
+    #[inline]
+    pub(crate) fn position(&self, key: &[u8]) -> Result<Option<usize>> {
+        match &self.entries {
+            Entries::None => Ok(None),
+            Entries::One(entry) => Ok(entry.id().key.has_bytes(key).then_some(0)),
+            Entries::Many(entries) => {
+                let key = KeyRef::new(key)?;
+                Ok(entries.binary_search_by(|entry| entry.id().key.by_ref().cmp(&key)).ok())
+            }
+        }
     }
 
     /// Frees the locks, as far as they are still this hold's. To be called after the hold's final
@@ -291,6 +300,7 @@ impl LockTable {
     }
 
     /// Takes one lock, and waits for it if it must.
+    #[inline(always)]
     fn take(
         &self,
         id: LockIdRef<'_>,
@@ -300,59 +310,18 @@ impl LockTable {
         by: Deadline,
         request: &Request<'_>,
     ) -> Result<EntryRef> {
-        let strict = request.queue == Queue::Fifo;
-        let entry = match self.attempt(id, hold, opens, strict, now)? {
-            Attempt::Taken(entry) => return Ok(entry),
-            Attempt::Busy(entry) => entry,
-        };
-        if by.is_past(Moment::now()) {
-            self.0.counters.wait_timeouts.fetch_add(1, Relaxed);
-            return Err(Error::WaitTimeout);
+        match self.warm(id) {
+            Some(entry) if entry.take(hold, opens, now) => Ok(entry),
+            warm => {
+                let strict = request.queue == Queue::Fifo;
+                Claim { lock_table: self, id, hold, opens, strict, by, request }.take(now, warm)
+            }
         }
-        self.0.counters.contended.fetch_add(1, Relaxed);
-        let mut claim = Claim { lock_table: self, id, hold, opens, strict, by, request };
-        let outcome = match request.queue {
-            Queue::Polling => claim.poll(entry),
-            Queue::Fair | Queue::Fifo => claim.queue(entry),
-        };
-        match outcome {
-            Err(Error::WaitTimeout) => &self.0.counters.wait_timeouts,
-            Err(Error::Deadlock) => &self.0.counters.deadlocks,
-            _ => return outcome,
-        }
-        .fetch_add(1, Relaxed);
-        outcome
     }
 
-    /// One attempt.
-    fn attempt(
-        &self,
-        id: LockIdRef<'_>,
-        hold: &mut HoldRef,
-        opens: bool,
-        strict: bool,
-        now: Moment,
-    ) -> Result<Attempt> {
-        let hash = id.hash();
-        let mut warm = self.is_of_process().then(|| warm::take(id)).flatten();
-        loop {
-            let Some(entry) = warm.take().or_else(|| self.0.index.find(hash, id)) else {
-                if let Some(entry) = self.list(id, hold, opens, now)? {
-                    return Ok(Attempt::Taken(entry));
-                }
-                continue;
-            };
-            if entry.take(hold, opens, now) {
-                return Ok(Attempt::Taken(entry));
-            }
-            let (turn, debts) = entry.arrive(hold, opens, strict, now);
-            self.pay(&entry, debts);
-            match turn {
-                Turn::Taken => return Ok(Attempt::Taken(entry)),
-                Turn::Busy { .. } => return Ok(Attempt::Busy(entry)),
-                Turn::Dead => {}
-            }
-        }
+    /// The entry of `id`, if this thread gave it back lately.
+    fn warm(&self, id: LockIdRef<'_>) -> Option<EntryRef> {
+        if self.is_of_process() { warm::take(id) } else { None }
     }
 
     /// Lists a new entry that `hold` holds; `None` if another one of the key came first.
@@ -491,7 +460,7 @@ fn describe(id: &LockId, hold: &Hold, waiters: usize, now: Moment) -> LockInfo {
     }
 }
 
-/// A caller that must wait for a lock.
+/// A caller that has to look for its lock, and perhaps to wait for it.
 struct Claim<'a> {
     lock_table: &'a LockTable,
     id: LockIdRef<'a>,
@@ -503,6 +472,67 @@ struct Claim<'a> {
 }
 
 impl Claim<'_> {
+    /// Takes the lock, and waits for it if it must. `warm`: its entry, if it is at hand.
+    #[inline(never)] // WHY: most calls end before.
+    fn take(mut self, now: Moment, warm: Option<EntryRef>) -> Result<EntryRef> {
+        let entry = match self.attempt(self.strict, now, warm)? {
+            Attempt::Taken(entry) => return Ok(entry),
+            Attempt::Busy(entry) => entry,
+        };
+        let counters = &self.lock_table.0.counters;
+        if self.by.is_past(Moment::now()) {
+            counters.wait_timeouts.fetch_add(1, Relaxed);
+            return Err(Error::WaitTimeout);
+        }
+        counters.contended.fetch_add(1, Relaxed);
+        let outcome = match self.request.queue {
+            Queue::Polling => self.poll(entry),
+            Queue::Fair | Queue::Fifo => self.queue(entry),
+        };
+        match outcome {
+            Err(Error::WaitTimeout) => &counters.wait_timeouts,
+            Err(Error::Deadlock) => &counters.deadlocks,
+            _ => return outcome,
+        }
+        .fetch_add(1, Relaxed);
+        outcome
+    }
+
+    /// One attempt.
+    fn attempt(
+        &mut self,
+        strict: bool,
+        now: Moment,
+        mut warm: Option<EntryRef>,
+    ) -> Result<Attempt> {
+        let (id, lock_table, opens) = (self.id, self.lock_table, self.opens);
+        loop {
+            let find = || lock_table.0.index.find(id.hash(), id);
+            let Some(entry) = warm.take().or_else(find) else {
+                if let Some(entry) = lock_table.list(id, self.hold, opens, now)? {
+                    return Ok(Attempt::Taken(entry));
+                }
+                continue;
+            };
+            if entry.take(self.hold, opens, now) {
+                return Ok(Attempt::Taken(entry));
+            }
+            let (turn, debts) = entry.arrive(self.hold, opens, strict, now);
+            lock_table.pay(&entry, debts);
+            match turn {
+                Turn::Taken => return Ok(Attempt::Taken(entry)),
+                Turn::Busy { .. } => return Ok(Attempt::Busy(entry)),
+                Turn::Dead => {}
+            }
+        }
+    }
+
+    /// One more attempt.
+    fn attempt_again(&mut self, strict: bool, now: Moment) -> Result<Attempt> {
+        let warm = self.lock_table.warm(self.id);
+        self.attempt(strict, now, warm)
+    }
+
     /// Waits in the queue of `entry`.
     fn queue(&mut self, mut entry: EntryRef) -> Result<EntryRef> {
         if !self.strict && self.spin(&entry) {
@@ -519,7 +549,7 @@ impl Claim<'_> {
                 Turn::Dead => {}
             }
             let now = Moment::now();
-            match self.lock_table.attempt(self.id, self.hold, self.opens, self.strict, now)? {
+            match self.attempt_again(self.strict, now)? {
                 Attempt::Taken(taken) => return Ok(taken),
                 Attempt::Busy(busy) => entry = busy,
             }
@@ -592,7 +622,7 @@ impl Claim<'_> {
                 Fate::Granted | Fate::Left | Fate::Waiting => {}
             }
             let now = Moment::now();
-            let busy = match self.lock_table.attempt(self.id, self.hold, self.opens, false, now)? {
+            let busy = match self.attempt_again(false, now)? {
                 Attempt::Taken(taken) => return Ok(taken),
                 Attempt::Busy(busy) => busy,
             };
