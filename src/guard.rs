@@ -157,6 +157,7 @@ impl Guard {
     }
 
     /// Waits for the locks of `ids`, and takes them: the beginning of every holder.
+    #[inline(always)]
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, options: &Options) -> Result<()> {
         let Options { wait, queue, spin_delay, .. } = *options;
         let request = Request { wait, queue, spin_delay, scope: self.holding.table.scope() };
@@ -293,6 +294,7 @@ impl Guard {
     }
 
     /// The tuples of the keys `wanted`, which the guard covers, as they are now.
+    #[inline(always)]
     pub(crate) fn read(&self, wanted: &LockIds<'_>) -> Result<Snapshot> {
         Ok(match wanted {
             LockIds::One(id) => Snapshot::One(self.holding.table.snapshot(id.key)?),
@@ -382,6 +384,7 @@ impl Guard {
     }
 
     /// The place of a key among the guard's (I3).
+    #[inline(always)]
     fn covered(&self, key: &[u8]) -> Result<usize> {
         self.holding.locked.position(key)?.ok_or(Error::NotCovered)
     }

@@ -143,6 +143,7 @@ pub(crate) enum LockIds<'a> {
 }
 
 impl<'a> LockIds<'a> {
+    #[inline(always)]
     pub(crate) fn new(table: u64, keys: &[&'a [u8]]) -> Result<Self> {
         let id = |key: &&'a [u8]| Ok(LockIdRef { table, key: KeyRef::new(key)? });
         if let [key] = keys {

@@ -50,6 +50,7 @@ impl Answer {
 }
 
 /// Runs `callback` while holding the locks of `keys`.
+#[inline(always)]
 pub fn with_lock(
     table: Arc<Opened>,
     keys: &[&[u8]],
@@ -73,6 +74,7 @@ pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<
 }
 
 /// Waits for the locks, and shows the callback what it will work on.
+#[inline(always)]
 fn begin<C: Callback>(
     guard: &mut Guard,
     keys: &[&[u8]],
@@ -90,6 +92,7 @@ fn begin<C: Callback>(
 }
 
 /// On the calling thread nothing can return early: a late callback is found out afterwards.
+#[inline(always)]
 fn on_caller(
     table: Arc<Opened>,
     keys: &[&[u8]],
@@ -121,6 +124,7 @@ impl Drop for Ends<'_> {
 }
 
 /// On a worker the call returns at the deadline, whatever the callback does.
+#[inline(never)]
 fn on_worker(
     table: Arc<Opened>,
     keys: &[&[u8]],
