@@ -101,13 +101,12 @@ impl Bytes {
     /// Whether they are these bytes.
     #[inline]
     pub(crate) fn is(&self, other: &[u8]) -> bool {
-        let own = self.as_slice();
-        // WHY: apart, as in `Words::of`.
-        match (own.first_chunk::<8>(), other.first_chunk::<8>()) {
-            (Some(own_number), Some(number)) if own.len() == 8 && other.len() == 8 => {
-                own_number == number
+        match (&self.0, other.first_chunk::<8>()) {
+            // WHY: apart, as in `Words::of`.
+            (Repr::Inline(Len::L8, words), Some(number)) if other.len() == 8 => {
+                words.0.starts_with(number)
             }
-            _ => own == other,
+            _ => self.as_slice() == other,
         }
     }
 }

@@ -509,6 +509,7 @@ impl Table {
 
     /// Changes the tuples of a key in one step. `change` runs again if the key appeared meanwhile;
     /// what it did before is forgotten then.
+    #[inline]
     fn edit<R>(&self, key: &Key, mut change: impl FnMut(&mut Option<Values>) -> R) -> R {
         loop {
             let changed = self.with_row(key.by_ref(), |_, values| {
@@ -520,53 +521,79 @@ impl Table {
                 }
                 answer
             });
-            if let Some(answer) = changed {
-                return answer;
-            }
-            let mut values = None;
-            let answer = change(&mut values);
-            let added = count(&values);
-            if added == 0 {
-                return answer;
-            }
-            let row = Row { table: self.id, key: key.clone(), values: Mutex::new(values) };
-            if self.rows.try_insert(Place(Arc::new(row)), (), &self.enter()).is_ok() {
-                self.add_tuples(0, added);
+            if let Some(answer) = changed.or_else(|| self.begin_row(key, &mut change)) {
                 return answer;
             }
         }
     }
 
+    /// As `edit`, for a key that has no tuples; `None` if it got some meanwhile.
+    #[cold]
+    fn begin_row<R>(
+        &self,
+        key: &Key,
+        change: &mut impl FnMut(&mut Option<Values>) -> R,
+    ) -> Option<R> {
+        let mut values = None;
+        let answer = change(&mut values);
+        let added = count(&values);
+        if added > 0 {
+            let row = Row { table: self.id, key: key.clone(), values: Mutex::new(values) };
+            self.rows.try_insert(Place(Arc::new(row)), (), &self.enter()).ok()?;
+            self.add_tuples(0, added);
+        }
+        Some(answer)
+    }
+
     /// Runs `body` on the tuples of a key, under the mutex of its row; `None` if it has none.
+    #[inline(always)]
     fn with_row<R>(
         &self,
         key: KeyRef<'_>,
         mut body: impl FnMut(&Key, &mut Option<Values>) -> R,
     ) -> Option<R> {
-        let mut body = |row: &Row| {
-            let mut values = row.values.lock();
-            values.is_some().then(|| body(&row.key, &mut values)) // I2
-        };
         let at_hand = |lately: &RefCell<Lately>| {
-            let mut lately = lately.borrow_mut();
-            let place = key.place(&mut *lately);
-            if let Some(row) = place
-                && row.table == self.id
-                && row.key.is(key)
-                && let Some(answer) = body(row)
-            {
-                return Some(answer);
-            }
-            let row = self.row(key)?;
-            let answer = body(&row);
-            *place = Some(row);
-            answer
+            self.with_row_at(key.place(&mut *lately.borrow_mut()), key, &mut body)
         };
-        // A thread whose locals have ended keeps nothing.
-        LATELY.try_with(at_hand).unwrap_or_else(|_| body(&*self.row(key)?))
+        if let Ok(answer) = LATELY.try_with(at_hand) {
+            return answer;
+        }
+        let mut answer = None;
+        self.with_row_of_map(key, &mut |key, values| answer = Some(body(key, values)));
+        answer
+    }
+
+    /// As `with_row`, on a thread whose locals have ended, and which keeps nothing.
+    #[cold]
+    fn with_row_of_map(&self, key: KeyRef<'_>, body: &mut dyn FnMut(&Key, &mut Option<Values>)) {
+        self.with_row_at(&mut None, key, &mut &mut *body);
+    }
+
+    /// As `with_row`, with a place for the row.
+    #[inline(always)]
+    fn with_row_at<R>(
+        &self,
+        place: &mut Option<Arc<Row>>,
+        key: KeyRef<'_>,
+        body: &mut impl FnMut(&Key, &mut Option<Values>) -> R,
+    ) -> Option<R> {
+        loop {
+            let row = match place {
+                Some(row) if row.table == self.id && row.key.is(key) => row,
+                _ => place.insert(self.row(key)?),
+            };
+            let mut values = row.values.lock();
+            if values.is_some() {
+                return Some(body(&row.key, &mut values));
+            }
+            // It has left the map (I2).
+            drop(values);
+            *place = None;
+        }
     }
 
     /// The row of a key in the map.
+    #[inline(never)]
     fn row(&self, key: KeyRef<'_>) -> Option<Arc<Row>> {
         let guard = self.enter();
         let key: &dyn Keyed = &key;
