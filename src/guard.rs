@@ -164,10 +164,6 @@ impl Guard {
         self.holding.locked.acquire(ids, &request)
     }
 
-    pub(crate) fn table_id(&self) -> u64 {
-        self.holding.table.id()
-    }
-
     pub(crate) fn hold(&self) -> &HoldRef {
         self.holding.locked.hold()
     }

@@ -89,7 +89,7 @@ impl Key {
 
 impl<'a> KeyRef<'a> {
     /// `Error::NoMemory` if no copy of `bytes` could be made.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Self> {
         // Before they are read: the length may be absurd.
         bytes::check_room_for(bytes.len())?;
@@ -104,6 +104,7 @@ impl<'a> KeyRef<'a> {
     }
 
     /// A copy of one's own.
+    #[inline(always)]
     pub(crate) fn to_key(self) -> Result<Key> {
         Ok(Key { hash: self.hash, bytes: Bytes::copy_of(self.bytes)? })
     }
@@ -143,6 +144,15 @@ pub(crate) enum LockIds<'a> {
 }
 
 impl<'a> LockIds<'a> {
+    /// A copy of the only one, if it is the only one.
+    #[inline(always)]
+    pub(crate) fn only(&self) -> Result<Option<LockId>> {
+        match self {
+            LockIds::One(id) => id.to_id().map(Some),
+            LockIds::Many(_) => Ok(None),
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn new(table: u64, keys: &[&'a [u8]]) -> Result<Self> {
         let id = |key: &&'a [u8]| Ok(LockIdRef { table, key: KeyRef::new(key)? });
@@ -183,7 +193,7 @@ impl Hasher for Prehashed {
 }
 
 /// What a lock is the lock of: one key of one table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LockId {
     pub(crate) table: u64,
     pub(crate) key: Key,
@@ -221,6 +231,7 @@ impl LockIdRef<'_> {
     }
 
     /// A copy of one's own.
+    #[inline(always)]
     pub(crate) fn to_id(self) -> Result<LockId> {
         Ok(LockId { table: self.table, key: self.key.to_key()? })
     }

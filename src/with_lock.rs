@@ -67,8 +67,8 @@ pub fn with_lock(
 
 /// Acquires the locks of `keys`, and returns a guard that the user ends.
 pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<Guard> {
-    let mut guard = empty_handed(Kind::Acquired, table, options);
-    let ids = LockIds::new(guard.table_id(), keys)?;
+    let ids = LockIds::new(table.id(), keys)?;
+    let mut guard = empty_handed(Kind::Acquired, table, &ids, options)?;
     guard.acquire(&ids, options)?;
     Ok(guard)
 }
@@ -77,18 +77,17 @@ pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<
 #[inline(always)]
 fn begin<C: Callback>(
     guard: &mut Guard,
-    keys: &[&[u8]],
+    ids: &LockIds<'_>,
     options: &Options,
     callback: &C,
 ) -> Result<C::View> {
-    let ids = LockIds::new(guard.table_id(), keys)?;
-    guard.acquire(&ids, options)?;
+    guard.acquire(ids, options)?;
     if options.exec.is_zero() {
         // The lock was got, and is given back: there is no time to run anything.
         guard.expire();
         return Err(guard.loss().unwrap_or(Error::ExecTimeout));
     }
-    callback.arrange(guard.read(&ids)?)
+    callback.arrange(guard.read(ids)?)
 }
 
 /// On the calling thread nothing can return early: a late callback is found out afterwards.
@@ -99,8 +98,9 @@ fn on_caller(
     options: &Options,
     callback: &impl Callback,
 ) -> Result<Answer> {
-    let mut guard = empty_handed(Kind::OnCaller, table, options);
-    let view = begin(&mut guard, keys, options, callback)?;
+    let ids = LockIds::new(table.id(), keys)?;
+    let mut guard = empty_handed(Kind::OnCaller, table, &ids, options)?;
+    let view = begin(&mut guard, &ids, options, callback)?;
 
     let code = {
         let _ends = Ends(&guard);
@@ -131,8 +131,9 @@ fn on_worker(
     options: &Options,
     callback: impl Callback,
 ) -> Result<Answer> {
-    let mut guard = empty_handed(Kind::OnWorker, table, options);
-    let view = begin(&mut guard, keys, options, &callback)?;
+    let ids = LockIds::new(table.id(), keys)?;
+    let mut guard = empty_handed(Kind::OnWorker, table, &ids, options)?;
+    let view = begin(&mut guard, &ids, options, &callback)?;
 
     let call = Arc::new(Call { guard, callback, view, answer: Mutex::new(None) });
     // Watched before it starts: the lock may be taken away at once.
@@ -238,13 +239,21 @@ fn answer(guard: &Guard, code: i32, end: Result<Option<Box<[u8]>>>) -> Answer {
 /// WHY: always inline. A guard that is handed from frame to frame is copied each time, right after
 /// it was written.
 #[inline(always)]
-fn empty_handed(kind: Kind, table: Arc<Opened>, options: &Options) -> Guard {
+fn empty_handed(
+    kind: Kind,
+    table: Arc<Opened>,
+    ids: &LockIds<'_>,
+    options: &Options,
+) -> Result<Guard> {
     let default = || LockTable::default_of_process();
     let lock_table = options.lock_table.clone().unwrap_or_else(default);
     let (owner, thread_id) = options.owner.resolve();
     let is_call = kind != Kind::Acquired;
-    let hold = HoldRef::new(|| Hold::new(options.exec, options.fail, owner, is_call, thread_id));
-    Guard::new(kind, table, lock_table.nothing_yet(hold))
+    let id = ids.only()?;
+    let hold = HoldRef::new(|| {
+        Hold::of(id, options.exec, options.fail, owner, is_call, thread_id)
+    });
+    Ok(Guard::new(kind, table, lock_table.nothing_yet(hold)))
 }
 
 /// The locks that are held, with the names of their tables; of one table, or of all.

@@ -89,6 +89,12 @@ impl Drop for Claimed<'_> {
 
 impl Listed for Entry {
     type Id<'a> = LockIdRef<'a>;
+    type Sole = HoldRef;
+
+    fn of_sole(hold: HoldRef) -> Self {
+        let id = hold.id().cloned();
+        Self::held_by(id.unwrap_or_else(|| unreachable!("a sole hold is for one lock")), hold)
+    }
 
     fn is(&self, id: LockIdRef<'_>) -> bool {
         self.id.is(id) && !self.word.is_dead()
@@ -165,17 +171,9 @@ impl Entry {
         }
         let taken = self.word.take(hold);
         if opens {
-            self.opened_ahead(hold, taken);
+            opened_ahead(self.id.hash(), hold, taken);
         }
         taken
-    }
-
-    /// Whether a hold that was opened ahead got the lock: then it draws its token.
-    pub(super) fn opened_ahead(&self, hold: &HoldRef, taken: bool) {
-        match taken {
-            true => hold.set_token(tokens::draw(self.id.hash())),
-            false => hold.not_yet(),
-        }
     }
 
     /// Opens the only lock of a hold that nobody but its waiter knows yet.
@@ -398,6 +396,15 @@ impl Entry {
         {
             debts.watch = Some(Arc::clone(head));
         }
+    }
+}
+
+/// A hold that was opened ahead got its lock, whose identity has this hash, or did not.
+#[inline]
+pub(super) fn opened_ahead(hash: u64, hold: &HoldRef, taken: bool) {
+    match taken {
+        true => hold.set_token(tokens::draw(hash)),
+        false => hold.not_yet(),
     }
 }
 

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
+use crate::key::LockId;
 use crate::lock::deadlock::{Call, Party};
 use crate::lock::entry::EntryRef;
 use crate::process::Generation;
@@ -133,6 +134,8 @@ pub(crate) struct Hold {
     attached: AtomicBool,
     pub(crate) thread_id: u64,
     born: Generation,
+    /// The only lock that it is for; `None` for several.
+    id: Option<LockId>,
     rare: OnceLock<Box<Rare>>,
 }
 
@@ -157,6 +160,19 @@ impl Hold {
         is_call: bool,
         thread_id: u64,
     ) -> Self {
+        Self::of(None, exec, fail, party, is_call, thread_id)
+    }
+
+    /// As `new`, for one lock.
+    #[inline(always)] // See `HoldRef::new`.
+    pub(crate) fn of(
+        id: Option<LockId>,
+        exec: Timeout,
+        fail: Timeout,
+        party: Party,
+        is_call: bool,
+        thread_id: u64,
+    ) -> Self {
         Self {
             word: AtomicU64::new(Word::new(TAKING, Deadline::NEVER).0),
             token: AtomicU64::new(0),
@@ -168,8 +184,14 @@ impl Hold {
             attached: AtomicBool::new(is_call),
             thread_id,
             born: Generation::current(),
+            id,
             rare: OnceLock::new(),
         }
+    }
+
+    /// The only lock that it is for.
+    pub(super) fn id(&self) -> Option<&LockId> {
+        self.id.as_ref()
     }
 
     /// ORDERING: pairs with the Release of every step: who sees a state sees what came before.

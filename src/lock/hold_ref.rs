@@ -18,6 +18,7 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 
 use crate::lock::hold::Hold;
+use crate::lock::reclaim::Sole;
 use crate::sync::atomic::{
     AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -109,6 +110,22 @@ impl HoldRef {
         let counted = unsafe { pointer.byte_sub(mem::offset_of!(Counted, hold)) };
         // SAFETY: not null, as an address inside an object.
         Self(unsafe { NonNull::new_unchecked(counted.cast()) })
+    }
+}
+
+// SAFETY: a hold lies in a box, and begins with a word.
+unsafe impl Sole for HoldRef {
+    fn as_pointer(&self) -> *const () {
+        self.as_ptr().cast_const().cast()
+    }
+
+    fn into_pointer(self) -> *const () {
+        self.into_raw().cast_const().cast()
+    }
+
+    unsafe fn from_pointer(pointer: *const ()) -> Self {
+        // SAFETY: the contract of `Sole` is that of `from_raw`.
+        unsafe { Self::from_raw(pointer.cast_mut().cast()) }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{self, Error, Result};
 use crate::key::{Key, KeyRef, LockId, LockIdRef, LockIds};
 use crate::lock::deadlock::{self, Registration, Scope, Wait};
-use crate::lock::entry::{Debts, Entry, EntryRef, Turn};
+use crate::lock::entry::{self, Debts, Entry, EntryRef, Turn};
 use crate::lock::hold::{COMMIT_GRACE, Hold, Standing, Verdict};
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::queue::{Fate, Waiter};
@@ -50,6 +50,8 @@ enum Attempt {
 #[derive(Debug)]
 enum Entries {
     None,
+    /// One lock without an entry, as far as its holder knows.
+    Sole,
     One(EntryRef),
     Many(Box<[EntryRef]>),
 }
@@ -63,11 +65,14 @@ impl Locked {
         let by = now.after(request.wait);
         *entries = match ids {
             LockIds::One(id) => {
-                let entry = lock_table.take(*id, hold, true, now, by, request)?;
+                let entries = match lock_table.take_sole(*id, hold, now) {
+                    true => Entries::Sole,
+                    false => Entries::One(lock_table.take(*id, hold, true, now, by, request)?),
+                };
                 if hold.token() == 0 {
                     return Err(Error::Revoked); // The lock has gone on already.
                 }
-                Entries::One(entry)
+                entries
             }
             LockIds::Many(ids) => Entries::Many(lock_table.take_all(ids, hold, by, request)?),
         };
@@ -80,39 +85,49 @@ impl Locked {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries().len()
+        match &self.entries {
+            Entries::None => 0,
+            Entries::Sole | Entries::One(_) => 1,
+            Entries::Many(entries) => entries.len(),
+        }
     }
 
     /// A locked key; they are in the order of `KeyRef`.
     pub(crate) fn key(&self, index: usize) -> &Key {
-        &self.entries()[index].id().key
+        match (self.hold.id(), &self.entries) {
+            (Some(id), _) => &id.key,
+            (None, Entries::Many(entries)) => &entries[index].id().key,
+            (None, _) => unreachable!("a hold for several locks that has none"),
+        }
     }
 
     /// The place of a key, if it is locked.
     #[inline]
     pub(crate) fn position(&self, key: &[u8]) -> Result<Option<usize>> {
-        match &self.entries {
-            Entries::None => Ok(None),
-            Entries::One(entry) => Ok(entry.id().key.has_bytes(key).then_some(0)),
-            Entries::Many(entries) => {
-                let key = KeyRef::new(key)?;
-                Ok(entries.binary_search_by(|entry| entry.id().key.by_ref().cmp(&key)).ok())
-            }
+        if let Some(id) = self.hold.id() {
+            return Ok(id.key.has_bytes(key).then_some(0));
         }
+        let Entries::Many(entries) = &self.entries else { return Ok(None) };
+        let key = KeyRef::new(key)?;
+        Ok(entries.binary_search_by(|entry| entry.id().key.by_ref().cmp(&key)).ok())
     }
 
     /// Frees the locks, as far as they are still this hold's. To be called after the hold's final
     /// step: by whoever made it, and by whoever must be sure that it was done.
     pub(crate) fn release(&self) {
-        for entry in self.entries() {
-            self.lock_table.release(entry, &self.hold);
+        match &self.entries {
+            Entries::None => {}
+            Entries::Sole => self.lock_table.release_sole(&self.hold),
+            Entries::One(entry) => self.lock_table.release(entry, &self.hold),
+            Entries::Many(entries) => self.lock_table.release_all(entries, &self.hold),
         }
     }
 
-    /// As `release`, by the only owner. The keys are gone afterwards.
+    /// As `release`, by the only owner.
     pub(crate) fn release_for_good(&mut self) {
         match mem::replace(&mut self.entries, Entries::None) {
             Entries::None => {}
+            Entries::Sole => self.lock_table.give_up_sole(&mut self.hold),
             Entries::One(entry) => self.lock_table.give_up(entry, &mut self.hold),
             Entries::Many(entries) => self.lock_table.release_all(&entries, &self.hold),
         }
@@ -124,13 +139,6 @@ impl Locked {
         self.release();
     }
 
-    fn entries(&self) -> &[EntryRef] {
-        match &self.entries {
-            Entries::None => &[],
-            Entries::One(entry) => std::slice::from_ref(entry),
-            Entries::Many(entries) => entries,
-        }
-    }
 }
 
 /// A lock, as a snapshot shows it.
@@ -299,6 +307,45 @@ impl LockTable {
         Ok(taken.into())
     }
 
+    /// Takes the only lock of a hold, if nobody else is near: without an entry.
+    #[inline(always)]
+    fn take_sole(&self, id: LockIdRef<'_>, hold: &mut HoldRef, now: Moment) -> bool {
+        let index = &self.0.index;
+        let hash = id.hash();
+        if !index.is_vacant(hash) {
+            return false;
+        }
+        hold.open_ahead(now);
+        let put = index.put_sole(hash, hold.clone_mut());
+        let taken = put.map_err(|reference| hold.drop_other(reference)).is_ok();
+        entry::opened_ahead(hash, hold, taken);
+        taken
+    }
+
+    /// Frees a lock that was taken without an entry.
+    fn release_sole(&self, hold: &HoldRef) {
+        let Some(id) = hold.id() else { return };
+        match self.0.index.take_sole(id.hash(), hold) {
+            Some(reference) => drop(reference),
+            // It has an entry now.
+            None => {
+                if let Some(entry) = self.0.index.find(id.hash(), id.by_ref()) {
+                    self.release(&entry, hold);
+                }
+            }
+        }
+    }
+
+    /// As `release_sole`, by the only owner.
+    #[inline]
+    fn give_up_sole(&self, hold: &mut HoldRef) {
+        let hash = hold.id().map_or(0, LockId::hash);
+        match self.0.index.take_sole(hash, hold) {
+            Some(reference) => hold.drop_other(reference),
+            None => self.release_sole(hold),
+        }
+    }
+
     /// Takes one lock, and waits for it if it must.
     #[inline(always)]
     fn take(
@@ -339,7 +386,7 @@ impl LockTable {
         let entry = Node::new(Entry::held_by(id_of_entry, hold.clone_mut()));
         let listed = self.0.index.insert(id.hash(), id, &entry);
         if opens {
-            entry.opened_ahead(hold, listed);
+            entry::opened_ahead(id.hash(), hold, listed);
         }
         Ok(listed.then_some(entry))
     }

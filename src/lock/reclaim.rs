@@ -29,7 +29,8 @@ use crate::process::{Generation, PerProcess};
 
 use crate::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::thread::yield_now;
 
 /// Keeps what is loaded from a list in memory, until it is dropped.
 ///
@@ -65,6 +66,10 @@ pub(super) fn begin_thread() {
 
 /// Tag of a slot's head (I2).
 const EXPANDED: usize = 1;
+/// Tag of a slot's head: it is not a node, but a sole one (I6).
+const SOLE: usize = 2;
+/// Tag of a slot's head beside SOLE: somebody is listing it (I7).
+const LISTING: usize = 4;
 /// Tag of a node's `next` (I4).
 const REMOVED: usize = 1;
 
@@ -80,6 +85,28 @@ pub(crate) trait Listed {
     type Id<'a>: Copy;
     /// Whether it is what is searched, and alive.
     fn is(&self, id: Self::Id<'_>) -> bool;
+    /// What stands in for it while it is sole.
+    type Sole: Sole;
+    /// What is listed for `sole`.
+    fn of_sole(sole: Self::Sole) -> Self;
+}
+
+/// A reference that a slot can hold instead of a list.
+///
+/// # Safety
+/// The pointer is not null, and aligned to a word.
+pub(crate) unsafe trait Sole {
+    /// What it refers to.
+    fn as_pointer(&self) -> *const ();
+
+    /// Gives the reference away.
+    fn into_pointer(self) -> *const ();
+
+    /// Takes it back.
+    ///
+    /// # Safety
+    /// `pointer` came from `into_pointer`, and nobody else takes it back.
+    unsafe fn from_pointer(pointer: *const ()) -> Self;
 }
 
 /// A listed value. Shared by the list and by everyone who found it.
@@ -150,6 +177,10 @@ impl<'a, T> Path<'a, T> {
         self.rest >>= CHILD_BITS;
     }
 
+    fn has_children(&self) -> bool {
+        self.slot.children.get().is_some()
+    }
+
     /// Whether the hash has bits left to tell nodes apart by.
     fn can_descend(&self) -> bool {
         self.rest != 0
@@ -169,7 +200,7 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
         }
         let pin = pin();
         loop {
-            let head = load_head(path.slot, &pin);
+            let head = listed_head(path.slot, &pin);
             if let (Some(found), _) = search(head, id, &pin) {
                 return Some(share(found));
             }
@@ -191,7 +222,7 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
         let pin = pin();
         let listed: Shared<'_, Node<T>> = Shared::from(listed);
         loop {
-            let head = load_head(path.slot, &pin);
+            let head = listed_head(path.slot, &pin);
             let (found, len) = search(head, id, &pin);
             if found.is_some() {
                 // SAFETY: the count made above, which no list has taken over.
@@ -201,7 +232,9 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
             if head.tag() == EXPANDED {
                 path.descend();
             } else if len >= LONG && path.can_descend() {
-                path.slot.head.fetch_or(EXPANDED, AcqRel, &pin);
+                let expanded = head.with_tag(EXPANDED);
+                // ORDERING: as below. If it fails, somebody was here meanwhile.
+                let _ = path.slot.head.compare_exchange(head, expanded, AcqRel, Acquire, &pin);
             } else {
                 // ORDERING: published by the exchange below.
                 node.next.store(head, Relaxed);
@@ -225,6 +258,64 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
         }
     }
 
+    /// A hint: nothing is in the first slot of `hash`, or it has children.
+    #[inline]
+    pub(super) fn is_vacant(&self, hash: u64) -> bool {
+        // SAFETY: the pointer is compared, never followed.
+        let unpinned = unsafe { unprotected() };
+        Path::new(&self.root, hash).slot.head.load(Relaxed, unpinned).is_null()
+    }
+
+    /// Puts `sole` alone into the slot of `hash`, if nothing is there (I6); else gives it back.
+    #[inline]
+    pub(super) fn put_sole(&self, hash: u64, sole: T::Sole) -> Result<(), T::Sole> {
+        // SAFETY: the pointers are compared, never followed.
+        let unpinned = unsafe { unprotected() };
+        let pointer = sole.into_pointer();
+        let tagged = Shared::from(pointer.cast::<Node<T>>()).with_tag(SOLE);
+        let mut path = Path::new(&self.root, hash);
+        loop {
+            let head = path.slot.head.load(Acquire, unpinned);
+            if head.is_null() && head.tag() == EXPANDED {
+                path.descend();
+                continue;
+            }
+            let vacant = Shared::null();
+            // ORDERING: pairs with `list_sole` and `take_sole`.
+            if head == vacant
+                && path.slot.head.compare_exchange(head, tagged, AcqRel, Relaxed, unpinned).is_ok()
+            {
+                return Ok(());
+            }
+            // SAFETY: given away above, and not put in.
+            return Err(unsafe { T::Sole::from_pointer(pointer) });
+        }
+    }
+
+    /// Takes out what was put in with a reference to the same as `sole`. `None`: somebody has listed it
+    /// meanwhile, or taken it out.
+    #[inline]
+    pub(super) fn take_sole(&self, hash: u64, sole: &T::Sole) -> Option<T::Sole> {
+        // SAFETY: the pointers are compared, never followed.
+        let unpinned = unsafe { unprotected() };
+        let pointer = sole.as_pointer();
+        let tagged = Shared::from(pointer.cast::<Node<T>>()).with_tag(SOLE);
+        let mut path = Path::new(&self.root, hash);
+        loop {
+            let head = &path.slot.head;
+            // ORDERING: Release pairs with `put_sole`: the next one sees what this one did.
+            match head.compare_exchange(tagged, Shared::null(), AcqRel, Acquire, unpinned) {
+                // SAFETY: the slot's reference, which this exchange took out (I6).
+                Ok(_) => return Some(unsafe { T::Sole::from_pointer(pointer) }),
+                Err(seen) if seen.current == tagged.with_tag(SOLE | LISTING) => yield_now(),
+                Err(seen) if seen.current.tag() == EXPANDED && path.has_children() => {
+                    path.descend();
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// Every listed node, dead ones too.
     pub(super) fn all(&self) -> Vec<Arc<Node<T>>> {
         let mut nodes = Vec::new();
@@ -234,9 +325,9 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
     }
 }
 
-fn collect<T>(slots: &[Slot<T>], nodes: &mut Vec<Arc<Node<T>>>, pin: &Guard) {
+fn collect<T: Listed>(slots: &[Slot<T>], nodes: &mut Vec<Arc<Node<T>>>, pin: &Guard) {
     for slot in slots {
-        let mut next = load_head(slot, pin);
+        let mut next = listed_head(slot, pin);
         while let Some(node) = deref(next, pin) {
             nodes.push(share(node));
             next = node.next.load(Acquire, pin);
@@ -266,6 +357,33 @@ fn is_vacant<T>(slot: &Slot<T>) -> bool {
     let unpinned = unsafe { unprotected() };
     let head = slot.head.load(Acquire, unpinned);
     head.is_null() && head.tag() != EXPANDED
+}
+
+/// The head of a slot's list, in which a sole one is listed first.
+fn listed_head<'g, T: Listed>(slot: &Slot<T>, pin: &'g Guard) -> Shared<'g, Node<T>> {
+    loop {
+        let head = load_head(slot, pin);
+        if head.tag() & SOLE == 0 {
+            return head;
+        }
+        list_sole(slot, head, pin);
+    }
+}
+
+/// Lists the sole one that was seen in a slot, if it is still there (I7).
+#[cold]
+fn list_sole<T: Listed>(slot: &Slot<T>, seen: Shared<'_, Node<T>>, pin: &Guard) {
+    let (sole, listing) = (seen.with_tag(SOLE), seen.with_tag(SOLE | LISTING));
+    // ORDERING: pairs with `put_sole` and `take_sole`.
+    if slot.head.compare_exchange(sole, listing, AcqRel, Acquire, pin).is_err() {
+        yield_now();
+        return;
+    }
+    // SAFETY: the slot's reference, which nobody takes out while it is being listed (I7).
+    let sole = unsafe { T::Sole::from_pointer(sole.as_raw().cast()) };
+    // The list's own strong count (I5).
+    let node = Arc::into_raw(Node::new(T::of_sole(sole)));
+    slot.head.store(Shared::from(node), Release); // ORDERING: pairs with `load_head`.
 }
 
 /// ORDERING: pairs with the exchange in `insert`.
@@ -313,6 +431,9 @@ fn unlink<T: Send + Sync + 'static>(slot: &Slot<T>, wanted: &Arc<Node<T>>, pin: 
     'restart: loop {
         let mut place = &slot.head;
         let mut current = place.load(Acquire, pin);
+        if current.tag() & SOLE != 0 {
+            return false; // The list came to its end before.
+        }
         while let Some(node) = deref(current, pin) {
             let next = node.next.load(Acquire, pin);
             if next.tag() != REMOVED {
@@ -344,11 +465,16 @@ impl<T: Listed + Send + Sync + 'static> Drop for Index<T> {
 }
 
 /// Gives up the counts of all lists.
-fn release_all<T>(slots: &[Slot<T>]) {
+fn release_all<T: Listed>(slots: &[Slot<T>]) {
     // SAFETY: called when the index is dropped: no other thread uses it.
     let alone = unsafe { unprotected() };
     for slot in slots {
         let mut next = slot.head.load(Acquire, alone);
+        if next.tag() & SOLE != 0 {
+            // SAFETY: the slot's reference, which nobody else can take out now.
+            drop(unsafe { T::Sole::from_pointer(next.with_tag(0).as_raw().cast()) });
+            continue;
+        }
         while !next.is_null() {
             // SAFETY: the list's count, which nobody else can give up now.
             let node = unsafe { Arc::from_raw(next.as_raw()) };
@@ -386,7 +512,31 @@ mod tests {
         }
     }
 
+    /// An item that is sole.
+    struct Alone(Box<u64>);
+
+    // SAFETY: a box of a word.
+    unsafe impl Sole for Alone {
+        fn as_pointer(&self) -> *const () {
+            std::ptr::from_ref(&*self.0).cast()
+        }
+
+        fn into_pointer(self) -> *const () {
+            Box::into_raw(self.0).cast_const().cast()
+        }
+
+        unsafe fn from_pointer(pointer: *const ()) -> Self {
+            // SAFETY: the contract above.
+            Self(unsafe { Box::from_raw(pointer.cast_mut().cast()) })
+        }
+    }
+
     impl Listed for Item {
+        type Sole = Alone;
+        fn of_sole(sole: Alone) -> Self {
+            ALIVE.fetch_add(1, SeqCst);
+            Item { id: *sole.0, dead: AtomicBool::new(false) }
+        }
         type Id<'a> = u64;
         fn is(&self, id: u64) -> bool {
             self.id == id && !self.dead.load(SeqCst)

@@ -14,7 +14,7 @@ use shuttle::thread::{self, JoinHandle};
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::key::{Key, LockId};
 use crate::lock::deadlock::Party;
-use crate::lock::entry::{Debts, Entry, EntryRef, Turn};
+use crate::lock::entry::{Debts, Entry, EntryRef, Turn, opened_ahead};
 use crate::lock::hold::{Gate, Hold, Standing, Verdict};
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::queue::{Fate, Waiter};
@@ -103,7 +103,7 @@ impl Row {
             *listed = Some(Arc::clone(&entry));
         }
         drop(listed);
-        entry.opened_ahead(hold, comes_first);
+        opened_ahead(entry.id().hash(), hold, comes_first);
         comes_first.then_some(entry)
     }
 
