@@ -30,13 +30,21 @@ enum Repr {
 struct Words([u8; INLINE]);
 
 impl Words {
+    /// WHY: numbers apart. One is a load and two stores of words; most short keys and values are.
+    #[inline(always)]
     fn of(source: &[u8]) -> Self {
-        let mut words = [0; INLINE];
-        // WHY: apart. A number is one load and one store, and most short keys and values are numbers.
         match source.first_chunk::<8>() {
-            Some(number) if source.len() == 8 => words[..8].copy_from_slice(number),
-            _ => words[..source.len()].copy_from_slice(source),
+            Some(number) if source.len() == 8 => {
+                Self(u128::from(u64::from_le_bytes(*number)).to_le_bytes())
+            }
+            _ => Self::padded(source),
         }
+    }
+
+    #[inline(never)]
+    fn padded(source: &[u8]) -> Self {
+        let mut words = [0; INLINE];
+        words[..source.len()].copy_from_slice(source);
         Self(words)
     }
 }

@@ -144,15 +144,6 @@ pub(crate) enum LockIds<'a> {
 }
 
 impl<'a> LockIds<'a> {
-    /// A copy of the only one, if it is the only one.
-    #[inline(always)]
-    pub(crate) fn only(&self) -> Result<Option<LockId>> {
-        match self {
-            LockIds::One(id) => id.to_id().map(Some),
-            LockIds::Many(_) => Ok(None),
-        }
-    }
-
     #[inline(always)]
     pub(crate) fn new(table: u64, keys: &[&'a [u8]]) -> Result<Self> {
         let id = |key: &&'a [u8]| Ok(LockIdRef { table, key: KeyRef::new(key)? });

@@ -249,10 +249,11 @@ fn empty_handed(
     let lock_table = options.lock_table.clone().unwrap_or_else(default);
     let (owner, thread_id) = options.owner.resolve();
     let is_call = kind != Kind::Acquired;
-    let id = ids.only()?;
-    let hold = HoldRef::new(|| {
-        Hold::of(id, options.exec, options.fail, owner, is_call, thread_id)
-    });
+    let mut hold =
+        HoldRef::new(|| Hold::new(options.exec, options.fail, owner, is_call, thread_id));
+    if let (LockIds::One(id), Some(hold)) = (ids, hold.get_mut()) {
+        hold.set_only(id.to_id()?);
+    }
     Ok(Guard::new(kind, table, lock_table.nothing_yet(hold)))
 }
 

@@ -156,34 +156,51 @@ pub(crate) fn leave_call() {
 }
 
 impl Here {
+    #[inline]
     fn number(&self) -> u64 {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         if self.thread.get() == 0 {
-            self.thread.set(NEXT.fetch_add(1, Relaxed));
+            self.draw_number();
         }
         self.thread.get()
     }
 
+    #[cold]
+    fn draw_number(&self) {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        self.thread.set(NEXT.fetch_add(1, Relaxed));
+    }
+
+    #[inline]
     fn system_id(&self) -> u64 {
         if self.system_id.get() == 0 {
-            // SAFETY: a plain system call that cannot fail.
-            self.system_id.set(unsafe { libc::syscall(libc::SYS_gettid) } as u64);
+            self.ask_system_id();
         }
         self.system_id.get()
     }
 
+    #[cold]
+    fn ask_system_id(&self) {
+        // SAFETY: a plain system call that cannot fail.
+        self.system_id.set(unsafe { libc::syscall(libc::SYS_gettid) } as u64);
+    }
+
+    #[inline(always)] // See `with_lock::empty_handed`.
     fn party(&self) -> Party {
+        if self.call.get().is_null() { Party::Thread(self.number()) } else { self.callback() }
+    }
+
+    /// The callback that runs here.
+    #[cold]
+    fn callback(&self) -> Party {
         // SAFETY: `inside_call` borrows it, and `enter_call` owns a reference, until they end.
-        match unsafe { self.call.get().as_ref() } {
-            Some(call) => Party::Call(call.as_owner()),
-            None => Party::Thread(self.number()),
-        }
+        let call = unsafe { self.call.get().as_ref() };
+        call.map_or(Party::None, |call| Party::Call(call.as_owner()))
     }
 }
 
 impl Owner {
     /// Who it is, and the thread that says so, as the system numbers it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resolve(self) -> (Party, u64) {
         HERE.with(|here| {
             let party = match self {

@@ -160,19 +160,6 @@ impl Hold {
         is_call: bool,
         thread_id: u64,
     ) -> Self {
-        Self::of(None, exec, fail, party, is_call, thread_id)
-    }
-
-    /// As `new`, for one lock.
-    #[inline(always)] // See `HoldRef::new`.
-    pub(crate) fn of(
-        id: Option<LockId>,
-        exec: Timeout,
-        fail: Timeout,
-        party: Party,
-        is_call: bool,
-        thread_id: u64,
-    ) -> Self {
         Self {
             word: AtomicU64::new(Word::new(TAKING, Deadline::NEVER).0),
             token: AtomicU64::new(0),
@@ -184,9 +171,15 @@ impl Hold {
             attached: AtomicBool::new(is_call),
             thread_id,
             born: Generation::current(),
-            id,
+            id: None,
             rare: OnceLock::new(),
         }
+    }
+
+    /// Taker, before anyone else knows it: it is for one lock.
+    #[inline(always)]
+    pub(crate) fn set_only(&mut self, id: LockId) {
+        self.id = Some(id);
     }
 
     /// The only lock that it is for.

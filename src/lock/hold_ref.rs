@@ -58,6 +58,17 @@ impl HoldRef {
         Self(NonNull::from(Box::leak(counted)))
     }
 
+    /// The hold, for the owner of the only reference.
+    #[inline(always)]
+    pub(crate) fn get_mut(&mut self) -> Option<&mut Hold> {
+        // ORDERING: as in `drop`.
+        if self.counted().count.load(Acquire) != 1 {
+            return None;
+        }
+        // SAFETY: alone, and so until this borrow ends (I2).
+        Some(unsafe { &mut (*self.0.as_ptr()).hold })
+    }
+
     fn counted(&self) -> &Counted {
         // SAFETY: alive by I1: this reference is counted.
         unsafe { self.0.as_ref() }
