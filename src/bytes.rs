@@ -94,7 +94,11 @@ impl Bytes {
 pub(crate) fn check_room_for(len: usize) -> Result<()> {
     /// Fewer than these are there for anyone who could pass them.
     const MANY: usize = 1 << 20;
-    if len < MANY { Ok(()) } else { Vec::<u8>::new().try_reserve_exact(len).map_err(|_| Error::NoMemory) }
+    if len < MANY {
+        Ok(())
+    } else {
+        Vec::<u8>::new().try_reserve_exact(len).map_err(|_| Error::NoMemory)
+    }
 }
 
 /// A copy of `source` on the heap; `Error::NoMemory` if memory of that size cannot be had.

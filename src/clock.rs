@@ -47,11 +47,6 @@ impl Moment {
         if lately.0 + MARGIN < deadline.0 { lately } else { Self::now() }
     }
 
-    /// Now, as far as it takes to count `timeouts` from it: from the last tick if all are without end.
-    pub(crate) fn now_for(timeouts: [Timeout; 2]) -> Self {
-        if timeouts == [Timeout::INFINITE; 2] { Self::lately() } else { Self::now() }
-    }
-
     pub(crate) fn after(self, timeout: Timeout) -> Deadline {
         Deadline(self.0).plus(timeout)
     }

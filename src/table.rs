@@ -476,7 +476,8 @@ impl Table {
 
     /// The tuples of a key, perhaps none.
     pub(crate) fn snapshot(&self, key: KeyRef<'_>) -> Result<Tuples> {
-        let view = |key: &Key, values: &mut _| Tuples { key: key.clone(), values: Clone::clone(values) };
+        let view =
+            |key: &Key, values: &mut _| Tuples { key: key.clone(), values: Clone::clone(values) };
         let none = || Ok(Tuples { key: key.to_key()?, values: None });
         self.with_row(key, view).map_or_else(none, Ok)
     }

@@ -195,7 +195,8 @@ impl etslock_options {
         let wait = Timeout::from_millis(self.wait_timeout_ms)?;
         let exec = Timeout::from_millis(self.exec_timeout_ms)?;
         let fail = Timeout::from_millis(self.fail_timeout_ms)?;
-        let spin_delay = Timeout::from_millis(self.spin_delay_ms)?.finite().ok_or(Error::Invalid)?;
+        let spin_delay =
+            Timeout::from_millis(self.spin_delay_ms)?.finite().ok_or(Error::Invalid)?;
         Ok(Options {
             wait,
             exec,

@@ -11,8 +11,11 @@
 //!     the case at one moment. Only the owner of the registry's mutex ever holds more than one.
 //! I3. No user code runs, and no one waits for a lock, under the registry's mutex.
 
-#![expect(unsafe_code, reason = "a thread knows the call whose callback it runs by a pointer, and \
-                                 what the system calls it by libc")]
+#![expect(
+    unsafe_code,
+    reason = "a thread knows the call whose callback it runs by a pointer, and \
+                                 what the system calls it by libc"
+)]
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -126,7 +126,7 @@ pub(crate) struct Hold {
     token: AtomicU64,
     since: AtomicU64,
     fail: Timeout,
-    pub(super) exec: Timeout,
+    exec: Timeout,
     pub(crate) party: Party,
     /// A call runs a callback, which is an owner by itself (C-13).
     pub(crate) is_call: bool,

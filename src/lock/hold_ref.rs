@@ -126,17 +126,17 @@ impl HoldRef {
 
 // SAFETY: a hold lies in a box, and begins with a word.
 unsafe impl Sole for HoldRef {
-    fn as_pointer(&self) -> *const () {
-        self.as_ptr().cast_const().cast()
+    fn as_pointer(&self) -> *mut () {
+        self.as_ptr().cast()
     }
 
-    fn into_pointer(self) -> *const () {
-        self.into_raw().cast_const().cast()
+    fn into_pointer(self) -> *mut () {
+        self.into_raw().cast()
     }
 
-    unsafe fn from_pointer(pointer: *const ()) -> Self {
+    unsafe fn from_pointer(pointer: *mut ()) -> Self {
         // SAFETY: the contract of `Sole` is that of `from_raw`.
-        unsafe { Self::from_raw(pointer.cast_mut().cast()) }
+        unsafe { Self::from_raw(pointer.cast()) }
     }
 }
 

@@ -61,7 +61,7 @@ impl Locked {
     #[inline(always)]
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, request: &Request<'_>) -> Result<()> {
         let Self { lock_table, hold, entries } = self;
-        let now = Moment::now_for([request.wait, hold.exec]);
+        let now = Moment::now();
         let by = now.after(request.wait);
         *entries = match ids {
             LockIds::One(id) => {
@@ -138,7 +138,6 @@ impl Locked {
         self.lock_table.0.counters.exec_timeouts.fetch_add(1, Relaxed);
         self.release();
     }
-
 }
 
 /// A lock, as a snapshot shows it.
