@@ -347,11 +347,14 @@ type Lately = [Option<Arc<Row>>; 8];
 thread_local! {
     /// Made after the thread-locals that the map needs, so that it ends before them.
     ///
+    /// WHY: not the map's own hasher, whose seeds are drawn when it is compiled: they would be in
+    /// the library, and no two builds the same.
+    ///
     /// WHY: with a gate. The map's reclaimer numbers threads, at their first use of a map and at
     /// their end, under a lock of its own, which a forked child would inherit as it stands (C-16).
     static LATELY: RefCell<Lately> = {
-        static MAP: OnceLock<flurry::HashMap<u8, u8>> = OnceLock::new();
-        process::undisturbed_by_fork(|| drop(MAP.get_or_init(flurry::HashMap::new).guard()));
+        static MAP: OnceLock<flurry::HashMap<u8, u8, Prehashed>> = OnceLock::new();
+        process::undisturbed_by_fork(|| drop(MAP.get_or_init(Default::default).guard()));
         RefCell::default()
     };
 }
