@@ -1115,6 +1115,7 @@ etslock_status etslock_table_delete_tuple(etslock_table *table,
  * Blocks:    no; takes time in proportion to the number of keys.
  * Errors:    ETSLOCK_ERR_NULL - `table` is NULL.
  *            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys; nothing is removed.
  * Since:     0.1
  */
 etslock_status etslock_table_clear(etslock_table *table);
@@ -1186,6 +1187,7 @@ void etslock_tuples_free(etslock_tuples *tuples);
  * Threads:   any thread.
  * Blocks:    no; takes time in proportion to the number of keys.
  * Errors:    ETSLOCK_ERR_NULL - `table` or `out_cursor` is NULL.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys.
  * Since:     0.1
  */
 etslock_status etslock_table_cursor(etslock_table *table, etslock_cursor **out_cursor);

@@ -7,10 +7,11 @@ seconds=$1 seed=${2:-}
 soak=$stage/tests/soak/soak
 results_begin soak
 
-# finds PROMISE FINDING...: the soak with PROMISE broken names every FINDING.
+# finds PROMISE FINDING...: the soak with PROMISE broken names every FINDING; it ends when it does,
+# which takes a second or two, and more on a busy machine.
 finds() {
     local output finding
-    output=$(timeout -k 5 120 "$soak" --broken "$1" 2 2>&1) && { echo "$output"; return 1; }
+    output=$(timeout -k 5 240 "$soak" --broken "$1" 60 2>&1) && { echo "$output"; return 1; }
     shift
     for finding in "$@"; do
         grep "^FOUND .*: $finding: " <<<"$output" | head -n 1 | grep . ||

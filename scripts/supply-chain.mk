@@ -3,7 +3,8 @@
 
 ##@ Supply chain
 
-.PHONY: check-deny check-advisories check-msrv check-minimal-versions sbom third-party
+.PHONY: check-deny check-advisories check-msrv check-minimal-versions check-reproducible \
+        sbom third-party
 check-deny: ## are licences, versions and sources of the dependencies as deny.toml says?
 	@scripts/check-deny.sh
 
@@ -15,6 +16,9 @@ check-msrv: ## does the library build with the oldest Rust that Cargo.toml promi
 
 check-minimal-versions: ## the Rust tests with the oldest dependencies that Cargo.toml allows
 	@scripts/check-minimal-versions.sh
+
+check-reproducible: stage ## does a second build give the same bytes?
+	@scripts/check-reproducible.sh
 
 sbom: ## list what is linked into the library, as CycloneDX, in build/share/doc/etslock
 	@scripts/sbom.sh

@@ -9,7 +9,9 @@
 //! I2. Whoever makes the hold's final step frees the locks; `ended` says what that step was.
 //! I3. A guard covers the keys of its locks and no other.
 
+use std::collections::BTreeMap;
 use std::mem;
+use std::process;
 use std::slice;
 
 use crate::bytes::{Bytes, boxed_copy};
@@ -33,96 +35,93 @@ pub(crate) enum Kind {
     OnWorker,
 }
 
-/// Staged writes, each with the place of its key among the guard's.
+/// Staged writes, by the place of their key among the guard's.
 ///
 /// WHY: one without a list; most holders write once.
 #[derive(Debug, Default)]
 enum Staged {
     #[default]
     None,
-    One((usize, Write)),
-    Many(Vec<(usize, Write)>),
+    One(usize, Write),
+    Many(BTreeMap<usize, Batch>),
+}
+
+/// Writes of one key, in order, without those that a later one makes pointless.
+#[derive(Debug, Default)]
+struct Batch {
+    writes: Vec<Write>,
+    /// See `Table::reserve`.
+    room: Vec<Bytes>,
+}
+
+impl Batch {
+    fn push(&mut self, write: Write, overrides: bool) -> Result<()> {
+        if overrides {
+            self.writes.clear();
+        }
+        self.writes.try_reserve(1).map_err(|_| Error::NoMemory)?;
+        self.writes.push(write);
+        Ok(())
+    }
 }
 
 impl Staged {
-    fn as_slice(&self) -> &[(usize, Write)] {
-        match self {
-            Staged::None => &[],
-            Staged::One(write) => slice::from_ref(write),
-            Staged::Many(writes) => writes,
-        }
-    }
-
     fn is_empty(&self) -> bool {
-        self.as_slice().is_empty()
+        matches!(self, Staged::None)
     }
 
-    /// Adds a write. Those that it makes pointless are forgotten now or later.
     #[inline(always)] // As `stage`.
     fn push(&mut self, index: usize, write: Write, r#type: TableType) -> Result<()> {
         let overrides = write.is_final(r#type);
         match self {
             // WHY: forgotten. There is nothing to drop, which the compiler does not see.
-            Staged::None => mem::forget(mem::replace(self, Staged::One((index, write)))),
-            Staged::One(first) if overrides && first.0 == index => first.1 = write,
-            Staged::One(_) => {
-                let mut writes = Vec::with_capacity(4);
-                if let Staged::One(first) = mem::take(self) {
-                    writes.push(first);
-                }
-                writes.push((index, write));
-                *self = Staged::Many(writes);
-            }
-            Staged::Many(writes) => {
-                if writes.len() == writes.capacity() {
-                    compact(writes, r#type);
-                    // At least as much room as there is left to look through next time.
-                    writes.try_reserve(writes.len() + 1).map_err(|_| Error::NoMemory)?;
-                }
-                writes.push((index, write));
-            }
+            Staged::None => mem::forget(mem::replace(self, Staged::One(index, write))),
+            Staged::One(first, before) if overrides && *first == index => *before = write,
+            _ => self.push_more(index, write, overrides)?,
         }
         Ok(())
     }
 
-    /// By key, in the order of staging for each, without those that are pointless.
-    fn sort(&mut self, r#type: TableType) {
-        if let Staged::Many(writes) = self {
-            compact(writes, r#type);
+    #[inline(never)]
+    fn push_more(&mut self, index: usize, write: Write, overrides: bool) -> Result<()> {
+        let mut batches = match mem::take(self) {
+            Staged::None => BTreeMap::new(),
+            Staged::One(first, before) => {
+                BTreeMap::from([(first, Batch { writes: vec![before], room: Vec::new() })])
+            }
+            Staged::Many(batches) => batches,
+        };
+        let pushed = batches.entry(index).or_default().push(write, overrides);
+        *self = Staged::Many(batches);
+        pushed
+    }
+
+    /// The writes of one key.
+    fn of(&self, index: usize) -> &[Write] {
+        match self {
+            Staged::One(place, write) if *place == index => slice::from_ref(write),
+            Staged::Many(batches) => batches.get(&index).map_or(&[], |batch| &batch.writes),
+            _ => &[],
         }
     }
 
-    /// After `sort`: the writes of each key.
-    fn by_key(&self, mut each: impl FnMut(usize, &[(usize, Write)]) -> Result<()>) -> Result<()> {
+    /// The writes of each key, and the room for them.
+    fn by_key(
+        &mut self,
+        mut each: impl FnMut(usize, &[Write], &mut Vec<Bytes>) -> Result<()>,
+    ) -> Result<()> {
         match self {
             Staged::None => Ok(()),
-            Staged::One(write) => each(write.0, slice::from_ref(write)),
-            Staged::Many(writes) => {
-                let mut groups = writes.chunk_by(|(a, _), (b, _)| a == b);
-                groups.try_for_each(|group| each(group[0].0, group))
-            }
+            Staged::One(index, write) => each(*index, slice::from_ref(write), &mut Vec::new()),
+            Staged::Many(batches) => batches
+                .iter_mut()
+                .try_for_each(|(index, Batch { writes, room })| each(*index, writes, room)),
         }
     }
 
     fn clear(&mut self) {
         *self = Staged::None;
     }
-}
-
-/// Sorts by key, and forgets what a later write of the same key makes pointless.
-fn compact(writes: &mut Vec<(usize, Write)>, r#type: TableType) {
-    writes.sort_by_key(|(index, _)| *index);
-    // From the back: of each key, everything before its last final write.
-    let mut overridden = None;
-    let mut kept: Vec<bool> = Vec::with_capacity(writes.len());
-    for (index, write) in writes.iter().rev() {
-        kept.push(overridden != Some(*index));
-        if write.is_final(r#type) {
-            overridden = Some(*index);
-        }
-    }
-    let mut kept = kept.into_iter().rev();
-    writes.retain(|_| kept.next().unwrap_or(true));
 }
 
 /// Fenced access to the locked keys. Any thread may use it, one thread at a time.
@@ -183,9 +182,8 @@ impl Guard {
         let index = self.covered(key)?;
         self.status()?;
         let pending = self.pending.lock();
-        let staged = pending.staged.as_slice().iter();
-        let writes = staged.filter(|(place, _)| *place == index).map(|(_, write)| write);
-        table.snapshot(locked.key(index).by_ref())?.after(table.table_type(), writes).present()
+        let writes = pending.staged.of(index);
+        table.snapshot(locked.key(index).by_ref())?.after(table.table_type(), writes)?.present()
     }
 
     /// Stages the insertion of a tuple.
@@ -439,16 +437,25 @@ impl Holding {
         let hold = locked.hold();
         hold.enter()?;
         // Before the gate: nothing but publishing happens behind it.
-        staged.sort(table.table_type());
-        staged.by_key(|index, writes| table.reserve(locked.key(index), writes.len()))?;
+        staged.by_key(|index, writes, room| {
+            *room = table.reserve(locked.key(index), writes)?;
+            Ok(())
+        })?;
         match hold.commit_begin(Moment::now_against(hold.deadline())) {
             Gate::Open => {}
             Gate::Late => return self.answer(Standing::Late),
             Gate::Lost(lost) => return self.answer(Standing::Lost(lost)),
         }
         let mut gate = OpenGate { hold, last: false };
-        staged.by_key(|index, writes| {
-            table.apply(locked.key(index), writes.iter().map(|(_, write)| write));
+        let mut published = false;
+        staged.by_key(|index, writes, room| {
+            match table.apply(locked.key(index), writes, room) {
+                Err(error) if !published => return Err(error),
+                // WHY: the end. Somebody took the room of this key in the moment since, without
+                // a lock, and there is no other: neither nothing can be published, nor all (C-7).
+                Err(_) => process::abort(),
+                Ok(()) => published = true,
+            }
             Ok(())
         })?;
         gate.last = last;

@@ -44,7 +44,7 @@ pub struct Opened {
 
 impl Opened {
     /// Starts an iteration over the table; it outlives the handle.
-    pub fn cursor(&self) -> Cursor {
+    pub fn cursor(&self) -> Result<Cursor> {
         Cursor::new(Arc::clone(&self.table))
     }
 

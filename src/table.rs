@@ -22,6 +22,7 @@ use std::collections::HashSet;
 use std::collections::hash_set;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::mem;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
 
 use crate::bytes::Bytes;
@@ -100,48 +101,87 @@ impl Write {
             Write::DeleteTuple(_) => false,
         }
     }
+}
 
-    fn apply(&self, r#type: TableType, values: &mut Option<Values>) {
-        match self {
-            Write::Insert(value) => insert(r#type, values, value),
+/// Makes `writes` in order, or none of them if there is no memory for the list. `room`: what
+/// `Table::reserve` had for it.
+#[inline(always)]
+fn change(
+    values: &mut Option<Values>,
+    r#type: TableType,
+    writes: &[Write],
+    room: &mut Vec<Bytes>,
+) -> Result<()> {
+    if r#type != TableType::Set {
+        return change_list(values, r#type, writes, room);
+    }
+    for write in writes {
+        match write {
+            Write::Insert(value) => *values = Some(Values::One(value.clone())),
             Write::Delete => *values = None,
-            Write::DeleteTuple(value) => remove_equal(values, value),
-        }
-    }
-}
-
-fn insert(r#type: TableType, values: &mut Option<Values>, value: &Bytes) {
-    let list = match values {
-        Some(present) if r#type != TableType::Set => present,
-        _ => {
-            *values = Some(Values::One(value.clone()));
-            return;
-        }
-    };
-    // An equal tuple keeps its position (C-9).
-    if r#type == TableType::Bag && list.as_slice().contains(value) {
-        return;
-    }
-    match list {
-        Values::One(first) => {
-            *list = Values::Many(Arc::new(vec![first.clone(), value.clone()]));
-        }
-        // Copied only if a snapshot shares it (I3).
-        Values::Many(list) => Arc::make_mut(list).push(value.clone()),
-    }
-}
-
-fn remove_equal(values: &mut Option<Values>, value: &Bytes) {
-    match values {
-        Some(Values::One(only)) if only == value => *values = None,
-        Some(Values::Many(list)) if list.contains(value) => {
-            let list = Arc::make_mut(list);
-            list.retain(|present| present != value);
-            if list.is_empty() {
-                *values = None;
+            Write::DeleteTuple(value) => {
+                values.take_if(|present| present.as_slice().contains(value));
             }
         }
-        _ => {}
+    }
+    Ok(())
+}
+
+/// As `change`, for tables of several tuples a key.
+#[inline(never)]
+fn change_list(
+    values: &mut Option<Values>,
+    r#type: TableType,
+    writes: &[Write],
+    room: &mut Vec<Bytes>,
+) -> Result<()> {
+    let (from_none, writes) = from_none(writes);
+    match (&mut *values, writes) {
+        (_, []) if from_none => *values = None,
+        (_, []) => {}
+        (None, [Write::Insert(value)]) => *values = Some(Values::One(value.clone())),
+        (Some(Values::Many(list)), _) if !from_none => {
+            make_room(list, writes.len())?;
+            let list = Arc::make_mut(list); // It is not shared any more (I3).
+            write_all(list, r#type, writes);
+            if list.len() < 2 {
+                *values = list.pop().map(Values::One);
+            }
+        }
+        (present, _) => {
+            let mut list = mem::take(room);
+            list.try_reserve_exact(1 + writes.len()).map_err(|_| Error::NoMemory)?;
+            if let (false, Some(Values::One(first))) = (from_none, present) {
+                list.push(first.clone());
+            }
+            write_all(&mut list, r#type, writes);
+            *values = match list.len() {
+                0 | 1 => list.pop().map(Values::One),
+                _ => Some(Values::Many(Arc::new(list))),
+            };
+        }
+    }
+    Ok(())
+}
+
+/// `writes` without a removal of everything at their front, and whether there was one.
+fn from_none(writes: &[Write]) -> (bool, &[Write]) {
+    match writes {
+        [Write::Delete, rest @ ..] => (true, rest),
+        _ => (false, writes),
+    }
+}
+
+/// Makes `writes` in a list that has room for them.
+fn write_all(list: &mut Vec<Bytes>, r#type: TableType, writes: &[Write]) {
+    for write in writes {
+        match write {
+            // An equal tuple keeps its position (C-9).
+            Write::Insert(value) if r#type == TableType::Bag && list.contains(value) => {}
+            Write::Insert(value) => list.push(value.clone()),
+            Write::Delete => list.clear(),
+            Write::DeleteTuple(value) => list.retain(|present| present != value),
+        }
     }
 }
 
@@ -174,15 +214,9 @@ impl Tuples {
     }
 
     /// These tuples after `writes`.
-    pub(crate) fn after<'a>(
-        mut self,
-        r#type: TableType,
-        writes: impl Iterator<Item = &'a Write>,
-    ) -> Self {
-        for write in writes {
-            write.apply(r#type, &mut self.values);
-        }
-        self
+    pub(crate) fn after(mut self, r#type: TableType, writes: &[Write]) -> Result<Self> {
+        change(&mut self.values, r#type, writes, &mut Vec::new())?;
+        Ok(self)
     }
 
     /// `Error::NotFound` if there is none.
@@ -313,11 +347,14 @@ type Lately = [Option<Arc<Row>>; 8];
 thread_local! {
     /// Made after the thread-locals that the map needs, so that it ends before them.
     ///
+    /// WHY: not the map's own hasher, whose seeds are drawn when it is compiled: they would be in
+    /// the library, and no two builds the same.
+    ///
     /// WHY: with a gate. The map's reclaimer numbers threads, at their first use of a map and at
     /// their end, under a lock of its own, which a forked child would inherit as it stands (C-16).
     static LATELY: RefCell<Lately> = {
-        static MAP: OnceLock<flurry::HashMap<u8, u8>> = OnceLock::new();
-        process::undisturbed_by_fork(|| drop(MAP.get_or_init(flurry::HashMap::new).guard()));
+        static MAP: OnceLock<flurry::HashMap<u8, u8, Prehashed>> = OnceLock::new();
+        process::undisturbed_by_fork(|| drop(MAP.get_or_init(Default::default).guard()));
         RefCell::default()
     };
 }
@@ -380,8 +417,7 @@ impl Table {
     pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
         self.check_unguarded()?;
         let (key, write) = (Key::new(key)?, Write::Insert(Bytes::copy_of(value)?));
-        self.apply(&key, &[write]);
-        Ok(())
+        self.apply(&key, &[write], &mut Vec::new())
     }
 
     /// Inserts a tuple if the key has none; `Error::Exists` otherwise.
@@ -431,25 +467,21 @@ impl Table {
     /// Removes all tuples of a key.
     pub fn delete(&self, key: &[u8]) -> Result<()> {
         self.check_unguarded()?;
-        self.apply(&Key::new(key)?, &[Write::Delete]);
-        Ok(())
+        self.apply(&Key::new(key)?, &[Write::Delete], &mut Vec::new())
     }
 
     /// Removes every instance of one tuple.
     pub fn delete_tuple(&self, key: &[u8], value: &[u8]) -> Result<()> {
         self.check_unguarded()?;
         let (key, write) = (Key::new(key)?, Write::DeleteTuple(Bytes::copy_of(value)?));
-        self.apply(&key, &[write]);
-        Ok(())
+        self.apply(&key, &[write], &mut Vec::new())
     }
 
     /// Removes all tuples of all keys, one key at a time.
     pub fn clear(&self) -> Result<()> {
         self.check_unguarded()?;
-        for key in self.keys() {
-            self.apply(&key, &[Write::Delete]);
-        }
-        Ok(())
+        let mut keys = self.keys()?.into_iter();
+        keys.try_for_each(|key| self.apply(&key, &[Write::Delete], &mut Vec::new()))
     }
 
     /// Adds to the key's counter, which is `initial` before it exists, and returns its new value.
@@ -482,30 +514,30 @@ impl Table {
         self.with_row(key, view).map_or_else(none, Ok)
     }
 
-    /// Makes room for `more` tuples under a key, as far as one can without publishing any (C-7).
-    pub(crate) fn reserve(&self, key: &Key, more: usize) -> Result<()> {
+    /// Takes the memory that `writes` to a key need: in the list of its tuples, or else in the one
+    /// that it returns (C-7).
+    pub(crate) fn reserve(&self, key: &Key, writes: &[Write]) -> Result<Vec<Bytes>> {
+        let mut room = Vec::new();
         if self.r#type == TableType::Set {
-            return Ok(()); // An insert takes the place of the tuple before.
+            return Ok(room); // An insert takes the place of the tuple before.
         }
-        let room = self.with_row(key.by_ref(), |_, values| match values {
-            Some(Values::Many(list)) => make_room(list, more),
-            _ => Ok(()),
+        let (from_none, writes) = from_none(writes);
+        let in_list = self.with_row(key.by_ref(), |_, values| match values {
+            Some(Values::Many(list)) if !from_none => Some(make_room(list, writes.len())),
+            _ => None,
         });
-        room.unwrap_or(Ok(()))
+        match in_list.flatten() {
+            Some(made) => made?,
+            None if writes.len() < 2 => {}
+            None => room.try_reserve_exact(1 + writes.len()).map_err(|_| Error::NoMemory)?,
+        }
+        Ok(room)
     }
 
-    /// Makes `writes` in order, visible in one step.
-    pub(crate) fn apply<'a>(
-        &self,
-        key: &Key,
-        writes: impl IntoIterator<Item = &'a Write, IntoIter: Clone>,
-    ) {
-        let writes = writes.into_iter();
-        self.edit(key, |values| {
-            for write in writes.clone() {
-                write.apply(self.r#type, values);
-            }
-        });
+    /// Makes `writes` in order, visible in one step; none if there is no memory for them. After
+    /// `reserve` there is, unless somebody else wrote, or a snapshot shares the list, since.
+    pub(crate) fn apply(&self, key: &Key, writes: &[Write], room: &mut Vec<Bytes>) -> Result<()> {
+        self.edit(key, |values| change(values, self.r#type, writes, room))
     }
 
     /// Changes the tuples of a key in one step. `change` runs again if the key appeared meanwhile;
@@ -616,9 +648,14 @@ impl Table {
     ///
     /// WHY: a set. The map's iterator follows the chain of a bucket, and meets a key again that
     /// was removed and inserted behind it.
-    fn keys(&self) -> HashSet<Key, Prehashed> {
+    fn keys(&self) -> Result<HashSet<Key, Prehashed>> {
         let guard = self.enter();
-        self.rows.keys(&guard).map(|place| place.0.key.clone()).collect()
+        let mut keys = HashSet::default();
+        for Place(row) in self.rows.keys(&guard) {
+            keys.try_reserve(1).map_err(|_| Error::NoMemory)?;
+            keys.insert(row.key.clone());
+        }
+        Ok(keys)
     }
 
     fn enter(&self) -> flurry::Guard<'_> {
@@ -674,8 +711,8 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    pub(crate) fn new(table: Arc<Table>) -> Self {
-        Self { keys: table.keys().into_iter(), table }
+    pub(crate) fn new(table: Arc<Table>) -> Result<Self> {
+        Ok(Self { keys: table.keys()?.into_iter(), table })
     }
 }
 

@@ -8,11 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ending;
 use super::status::{etslock_status, etslock_status_code};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Runs the body of an exported function and turns its answer into a status.
 pub(super) fn boundary(body: impl FnOnce() -> Result<()>) -> etslock_status {
-    status(guarded(body))
+    status(guarded(|| Err(Error::NoThread), body))
 }
 
 /// As `boundary`, for a body that meets no cancellation point and makes no thread-local: one that
@@ -31,8 +31,8 @@ fn status(answer: Option<Result<()>>) -> etslock_status {
 }
 
 /// Runs the body of an exported function that has no status; `fallback` answers for a panic.
-pub(super) fn boundary_or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
-    guarded(body).unwrap_or(fallback)
+pub(super) fn boundary_or<T: Copy>(fallback: T, body: impl FnOnce() -> T) -> T {
+    guarded(|| fallback, body).unwrap_or(fallback)
 }
 
 /// As `brief`, for a function that has no status.
@@ -40,10 +40,13 @@ pub(super) fn brief_or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     caught(body).unwrap_or(fallback)
 }
 
-/// `None` when `body` panicked.
-fn guarded<T>(body: impl FnOnce() -> T) -> Option<T> {
+/// `None` when `body` panicked. `no_thread`: the answer when it needed a thread, and got none.
+fn guarded<T>(no_thread: impl FnOnce() -> T, body: impl FnOnce() -> T) -> Option<T> {
     let _uncancelled = Uncancelled::enter();
-    if ending::is_alive() { caught(body) } else { ending::on_fresh_thread(|| caught(body)) }
+    if ending::is_alive() {
+        return caught(body);
+    }
+    ending::on_fresh_thread(|| caught(body)).unwrap_or_else(|_| Some(no_thread()))
 }
 
 fn caught<T>(body: impl FnOnce() -> T) -> Option<T> {

@@ -40,6 +40,7 @@ impl Handle for etslock_cursor {
 /// Threads:   any thread.
 /// Blocks:    no; takes time in proportion to the number of keys.
 /// Errors:    ETSLOCK_ERR_NULL - `table` or `out_cursor` is NULL.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys.
 /// Since:     0.1
 ///
 /// # Safety
@@ -54,7 +55,7 @@ pub unsafe extern "C" fn etslock_table_cursor(
         let out = unsafe { Out::handle(out_cursor) }?;
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
-        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor().peekable())))));
+        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor()?.peekable())))));
         Ok(())
     })
 }

@@ -49,11 +49,18 @@ struct Errand<F, T> {
     thread_number: u64,
 }
 
-/// Carries out `body`, which does not panic, on a thread of its own, in the name of this one. If
-/// there is none to be had, on this one: it may not get far, but it lets go of what it was given.
+/// No thread could be started.
+pub(super) struct NoThread;
+
+/// Carries out `body`, which does not panic but answers `None` instead, on a thread of its own, in
+/// the name of this one. If there is none to be had, on this one: it lets go of what it was given,
+/// and most often gets no further.
 ///
 /// WHY: not a thread of std's. Starting one makes thread-locals here, which nobody ends any more.
-pub(super) fn on_fresh_thread<F: FnOnce() -> Option<T>, T>(body: F) -> Option<T> {
+pub(super) fn on_fresh_thread<F, T>(body: F) -> Result<Option<T>, NoThread>
+where
+    F: FnOnce() -> Option<T>,
+{
     let thread_number = lock::thread_number();
     let mut errand = Errand { body: Some(body), answer: None, thread_number };
     let mut thread = MaybeUninit::uninit();
@@ -68,13 +75,14 @@ pub(super) fn on_fresh_thread<F: FnOnce() -> Option<T>, T>(body: F) -> Option<T>
         )
     };
     if status != 0 {
-        return errand.body.take()?();
+        let answer = errand.body.take().and_then(|body| body());
+        return answer.map(Some).ok_or(NoThread);
     }
     // SAFETY: written by `pthread_create`, which succeeded.
     let thread = unsafe { thread.assume_init() };
     // SAFETY: a joinable thread that nobody else knows.
     unsafe { libc::pthread_join(thread, ptr::null_mut()) };
-    errand.answer
+    Ok(errand.answer)
 }
 
 extern "C" fn run_errand<F: FnOnce() -> Option<T>, T>(errand: *mut c_void) -> *mut c_void {

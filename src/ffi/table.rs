@@ -500,6 +500,7 @@ pub unsafe extern "C" fn etslock_table_delete_tuple(
 /// Blocks:    no; takes time in proportion to the number of keys.
 /// Errors:    ETSLOCK_ERR_NULL - `table` is NULL.
 ///            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys; nothing is removed.
 /// Since:     0.1
 ///
 /// # Safety

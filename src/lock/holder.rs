@@ -90,8 +90,9 @@ impl Holder {
     /// Holder: gives it back if nobody waits.
     pub(super) fn give_back(&self, hold: &HoldRef) -> GaveBack {
         let pointer = hold.as_ptr();
-        // ORDERING: pairs with `take` and `claim`.
-        match self.0.compare_exchange(pointer, FREE, Release, Relaxed) {
+        // ORDERING: Release pairs with `take` and `claim`. Acquire pairs with `settle`: a claimer is
+        // done with the hold, whose memory may be another's at once.
+        match self.0.compare_exchange(pointer, FREE, AcqRel, Relaxed) {
             // SAFETY: the word's reference, which this exchange took out (I1).
             Ok(_) => GaveBack::Done(unsafe { HoldRef::from_raw(pointer) }),
             // VACANT too: a claimer that is about to say so may have granted the lock to `hold`.

@@ -86,8 +86,8 @@ void free(void *block)
 
 /* --- what must not change --- */
 
-/* A key, a value and a list of tuples that do not fit, and a key that does. */
-enum { BIG = 1024 * 1024, LONG = 16 * 1024, TUPLES = 5000 };
+/* A key, a value, a list of tuples and one of keys that do not fit, and a key that does. */
+enum { BIG = 1024 * 1024, LONG = 16 * 1024, TUPLES = 5000, KEYS = 4096 };
 
 static char big[BIG];
 static etslock_table *set; /* {"k", "old"} */
@@ -379,6 +379,132 @@ static void publishing(void)
     etslock_tuples_free(shares);
 }
 
+/* --- lists of tuples that grow --- */
+
+static void shared_list(void)
+{
+    etslock_tuples *shares = NULL;
+    CASE("C-17: writes without a guard to a list that a snapshot shares");
+    CHECK_STATUS(etslock_table_lookup(bag, "many", 4, &shares), ETSLOCK_OK);
+    NO_MEMORY(etslock_table_insert(bag, "many", 4, "new", 3));
+    NO_MEMORY(etslock_table_delete_tuple(bag, "many", 4, &(size_t){0}, sizeof(size_t)));
+    etslock_tuples_free(shares);
+}
+
+static void own_list(void)
+{
+    etslock_table *table = new_table_of(ETSLOCK_DUPLICATE_BAG);
+    etslock_status status = ETSLOCK_OK;
+    size_t inserted = 0, count = 0;
+    CASE("C-17: a list that nobody shares grows as far as there is memory");
+    begin_shortage();
+    while (inserted < SHORTAGE) {
+        status = etslock_table_insert(table, "k", 1, "v", 1);
+        if (status != ETSLOCK_OK)
+            break;
+        inserted++;
+    }
+    check_no_memory(status, "etslock_table_insert", __LINE__);
+    CHECK_STATUS(etslock_table_count(table, &count), ETSLOCK_OK);
+    CHECK(count == inserted && inserted > 1);
+    etslock_table_free(table);
+}
+
+static void staged_list(void)
+{
+    etslock_tuples *tuples = GARBAGE;
+    etslock_guard *guard = hold(bag, "many");
+    size_t count = 0;
+    CASE("C-17: a long list as it would be with what is staged");
+    locked = 1;
+    CHECK_STATUS(etslock_guard_insert(guard, "many", 4, "new", 3), ETSLOCK_OK);
+    NO_MEMORY(etslock_guard_lookup(guard, "many", 4, &tuples));
+    CHECK(tuples == NULL);
+    CHECK_STATUS(etslock_guard_lookup(guard, "many", 4, &tuples), ETSLOCK_OK);
+    CHECK(etslock_tuples_data(tuples, &count) != NULL && count == TUPLES + 1);
+    etslock_tuples_free(tuples);
+    CHECK_STATUS(etslock_guard_cancel(guard), ETSLOCK_OK);
+    locked = 0;
+}
+
+/* The list is made by the commit: after those of other keys, and before. */
+static void new_list(void)
+{
+    static const etslock_key list_keys[] = {{"a", 1}, {"new list", 8}, {"e", 1}, {"h", 1}};
+    etslock_options options = patient(NULL);
+    etslock_guard *guard = NULL;
+    etslock_tuples *tuples = GARBAGE;
+    size_t i;
+    CASE("C-7, C-17: a list that a commit makes");
+    CHECK_STATUS(etslock_acquire_locks(bag, list_keys, 4, &options, &guard), ETSLOCK_OK);
+    locked = 4;
+    for (i = 0; i < TUPLES; i++)
+        CHECK_STATUS(etslock_guard_insert(guard, "new list", 8, &i, sizeof i), ETSLOCK_OK);
+    NO_MEMORY(etslock_guard_commit(guard)); /* this key alone */
+    for (i = 0; i < COUNT_OF(list_keys); i++)
+        CHECK_STATUS(etslock_guard_insert(guard, list_keys[i].key, list_keys[i].key_len, "new", 3),
+                     ETSLOCK_OK);
+    NO_MEMORY(etslock_guard_lookup(guard, "new list", 8, &tuples));
+    CHECK(tuples == NULL);
+    NO_MEMORY(etslock_guard_commit(guard));
+    CHECK_STATUS(etslock_guard_commit(guard), ETSLOCK_OK);
+    CHECK_STATUS(etslock_table_count(bag, &i), ETSLOCK_OK);
+    CHECK(i == BAG_TUPLES + TUPLES + COUNT_OF(list_keys));
+    CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
+    locked = 0;
+    CHECK_STATUS(etslock_table_delete(bag, "new list", 8), ETSLOCK_OK);
+    unstage_all();
+    check_unchanged(__LINE__);
+}
+
+/* --- what needs no memory --- */
+
+static void many_staged_writes(void)
+{
+    enum { WRITES = 2 * SHORTAGE };
+    etslock_guard *guard = hold(set, "k");
+    int i;
+    CASE("C-17: to publish many writes takes no memory of itself");
+    CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "new", 3), ETSLOCK_OK);
+    for (i = 0; i < WRITES; i++)
+        CHECK_STATUS(etslock_guard_delete_tuple(guard, "k", 1, "other", 5), ETSLOCK_OK);
+    __atomic_store_n(&is_short, 1, __ATOMIC_SEQ_CST);
+    CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
+    __atomic_store_n(&is_short, 0, __ATOMIC_SEQ_CST);
+    CHECK(has_value(set, "k", "new"));
+    CHECK_STATUS(etslock_table_insert(set, "k", 1, "old", 3), ETSLOCK_OK);
+}
+
+static void removals(void)
+{
+    etslock_tuples *shares = NULL;
+    etslock_guard *guard = hold(bag, "many");
+    CASE("C-17: a removal of everything takes no memory");
+    CHECK_STATUS(etslock_table_lookup(bag, "many", 4, &shares), ETSLOCK_OK);
+    CHECK_STATUS(etslock_guard_delete(guard, "many", 4), ETSLOCK_OK);
+    __atomic_store_n(&is_short, 1, __ATOMIC_SEQ_CST);
+    CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
+    __atomic_store_n(&is_short, 0, __ATOMIC_SEQ_CST);
+    CHECK_STATUS(etslock_table_member(bag, "many", 4), ETSLOCK_NOT_FOUND);
+    etslock_tuples_free(shares);
+}
+
+static void lists_of_rows(void)
+{
+    etslock_table *table = new_table();
+    etslock_cursor *cursor = GARBAGE;
+    size_t count, i;
+    CASE("C-17: the keys of a table");
+    for (i = 0; i < KEYS; i++)
+        CHECK_STATUS(etslock_table_insert(table, &i, sizeof i, "v", 1), ETSLOCK_OK);
+    NO_MEMORY(etslock_table_cursor(table, &cursor));
+    CHECK(cursor == NULL);
+    NO_MEMORY(etslock_table_clear(table));
+    CHECK_STATUS(etslock_table_count(table, &count), ETSLOCK_OK);
+    CHECK(count == KEYS);
+    etslock_table_free(table);
+}
+
 /* --- */
 
 /* What a refused call has allocated before, it frees. */
@@ -397,8 +523,6 @@ static void check_nothing_leaks(void (*refusals)(void))
 }
 
 /* --- many keys, and what is removed or passed by as it is looked at --- */
-
-enum { KEYS = 4096 };
 
 static void key_lists(void)
 {
@@ -481,6 +605,13 @@ int main(void)
     check_nothing_leaks(key_lists);
     check_nothing_leaks(taken_tuples);
     check_nothing_leaks(cursors);
+    check_nothing_leaks(shared_list);
+    check_nothing_leaks(own_list);
+    check_nothing_leaks(staged_list);
+    check_nothing_leaks(new_list);
+    lists_of_rows();
+    many_staged_writes();
+    removals();
 
     etslock_table_free(set);
     etslock_table_free(bag);

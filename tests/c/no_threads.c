@@ -271,34 +271,84 @@ static void a_nested_call(etslock_table *table)
     CHECK_STATUS(etslock_table_insert(table, "k", 1, "old", 3), ETSLOCK_OK);
 }
 
-/* A thread's calls are carried out by another when the library's data of the thread is gone. */
+/* --- a thread that is ending --- */
+
+/* Its calls are carried out by another thread, because the library's data of it is gone. */
 static pthread_key_t ending;
 
-static void release_at_the_end(void *guard)
+struct last_calls {
+    etslock_table *table, *handle;
+    etslock_guard *guards[2]; /* of "k" and "k2" */
+};
+
+/* The calls that need the library's data of their thread. */
+static void call_without_a_thread(struct last_calls *calls)
+{
+    static const int32_t run_ons[] = {ETSLOCK_RUN_ON_WORKER, ETSLOCK_RUN_ON_CALLER};
+    etslock_table *table = calls->table;
+    etslock_guard *guard = calls->guards[0];
+    etslock_tuples *tuples = NULL;
+    etslock_cursor *cursor = NULL;
+    int64_t number = 7;
+    size_t i;
+    CHECK_STATUS(etslock_table_insert(table, "k", 1, "lost", 4), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_table_lookup(table, "k", 1, &tuples), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_table_take(table, "k", 1, &tuples), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_table_delete(table, "k", 1), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_table_update_counter(table, "n", 1, 1, 1, &number),
+                 ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_table_cursor(table, &cursor), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_guard_lookup(guard, "k", 1, &tuples), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_guard_sleep(guard, 1), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_guard_commit(guard), ETSLOCK_ERR_NO_THREAD);
+    CHECK(tuples == NULL && cursor == NULL && number == 7);
+    for (i = 0; i < COUNT_OF(run_ons); i++) {
+        etslock_options options = on_a_worker(ETSLOCK_ABANDON);
+        struct work work = {table, 0, 0};
+        options.run_on = run_ons[i];
+        options.wait_timeout_ms = ETSLOCK_INFINITE; /* for what this thread holds */
+        CHECK_STATUS(etslock_with_lock(table, "k", 1, must_not_run, &work, &options, NULL),
+                     ETSLOCK_ERR_NO_THREAD);
+        CHECK(work.frees == 1);
+    }
+    /* What ends something ends it. */
+    etslock_table_free(calls->handle);
+    CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_guard_cancel(calls->guards[1]), ETSLOCK_OK);
+}
+
+static void make_last_calls(void *argument)
 {
     store(&refusal, EAGAIN);
-    CHECK(etslock_guard_release(guard) != ETSLOCK_OK);
+    call_without_a_thread(argument);
     store(&refusal, 0);
 }
 
-static void *end_with_a_guard(void *table)
+static void *end_with_guards(void *argument)
 {
-    etslock_guard *guard = hold(table, "k");
-    CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "lost", 4), ETSLOCK_OK);
-    REQUIRE(pthread_setspecific(ending, guard) == 0);
+    struct last_calls *calls = argument;
+    calls->guards[0] = hold(calls->table, "k");
+    calls->guards[1] = hold(calls->table, "k2");
+    CHECK_STATUS(etslock_guard_insert(calls->guards[0], "k", 1, "lost", 4), ETSLOCK_OK);
+    REQUIRE(pthread_setspecific(ending, calls) == 0);
     return NULL;
 }
 
 static void an_ending_thread(etslock_table *table)
 {
+    static const char name[] = "no_threads: named";
+    struct last_calls calls = {table, new_table_named(name), {NULL, NULL}};
+    etslock_table *gone = NULL;
     pthread_t thread;
     int before = load(&asked);
-    CASE("C-17: without a thread a release by one that is ending fails, and frees the lock");
-    REQUIRE(pthread_key_create(&ending, release_at_the_end) == 0);
-    REQUIRE(pthread_create(&thread, NULL, end_with_a_guard, table) == 0);
+    CASE("C-12, C-17: without a thread a call by one that is ending fails, and lets go");
+    REQUIRE(pthread_key_create(&ending, make_last_calls) == 0);
+    REQUIRE(pthread_create(&thread, NULL, end_with_guards, &calls) == 0);
     REQUIRE(pthread_join(thread, NULL) == 0);
     CHECK(load(&asked) > before + 1);
     check_nothing_happened(table);
+    CHECK_STATUS(try_lock(table, "k2"), ETSLOCK_OK);
+    CHECK_STATUS(etslock_table_open(name, &gone), ETSLOCK_NOT_FOUND);
     pthread_key_delete(ending);
 }
 

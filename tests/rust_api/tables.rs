@@ -110,12 +110,13 @@ fn counters_and_cursors() {
     let seen: BTreeMap<_, _> = scene
         .table
         .cursor()
+        .unwrap()
         .map(|tuples| (tuples.key().to_vec(), tuples.values().next().unwrap().to_vec()))
         .collect();
     let wanted = (0..100_i64).map(|n| (n.to_be_bytes().to_vec(), n.to_ne_bytes().to_vec()));
     assert_eq!(seen, wanted.collect());
     scene.table.clear().unwrap();
-    assert_eq!(scene.table.cursor().count(), 0);
+    assert_eq!(scene.table.cursor().unwrap().count(), 0);
 }
 
 #[test]
