@@ -11,8 +11,11 @@
 //!     the case at one moment. Only the owner of the registry's mutex ever holds more than one.
 //! I3. No user code runs, and no one waits for a lock, under the registry's mutex.
 
-#![expect(unsafe_code, reason = "a thread knows the call whose callback it runs by a pointer, and \
-                                 what the system calls it by libc")]
+#![expect(
+    unsafe_code,
+    reason = "a thread knows the call whose callback it runs by a pointer, and \
+                                 what the system calls it by libc"
+)]
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -70,6 +73,11 @@ impl Call {
     /// Nobody waits for it any more.
     pub(super) fn detach(&self) {
         *self.caller.lock() = Party::None;
+    }
+
+    #[cfg(all(test, loom))]
+    pub(super) fn is_detached(&self) -> bool {
+        matches!(*self.caller.lock(), Party::None)
     }
 
     fn node(self: &Arc<Self>) -> Node {
