@@ -73,8 +73,8 @@ C_PROGRAMS      := $(C_SOURCES:tests/c/%.c=build/tests/c99/%)
 CXX_PROGRAMS    := $(CXX_SOURCES:tests/c/%.cpp=build/tests/cpp/%)
 STATIC_PROGRAMS := $(STATIC_SOURCES:tests/c/%.c=build/tests/static/%)
 
-KINDS := check-header check-symbols test-rust test-model test-dialects test-c test-cpp examples \
-         test-ffi check-install test-memory
+KINDS := check-header check-symbols test-rust test-model test-protocol test-dialects test-c test-cpp \
+         examples test-ffi check-install test-memory
 
 .PHONY: test $(KINDS)
 test: all ## run everything below; STRICT=1 makes a missing tool a failure
@@ -85,7 +85,7 @@ test: all ## run everything below; STRICT=1 makes a missing tool a failure
 test-rust: ## the Rust tests
 	@scripts/test-rust.sh
 
-test-model: ## the models of the state machines: every interleaving, under loom
+test-model: ## the models of the state machines: every interleaving under loom, schedules under shuttle
 	@scripts/test-model.sh
 
 test-c: stage ## the C tests: C99, with the shared and the static library
@@ -186,5 +186,6 @@ build/examples/c/%: examples-c/%.c
 -include $(wildcard build/tests/*/*.d build/examples/c/*.d)
 
 include benches/bench.mk
+include models/models.mk
 include tests/soak/soak.mk
 include scripts/supply-chain.mk

@@ -2,6 +2,9 @@
 
 ##@ Model
 
-.PHONY: test-protocol
-test-protocol: ## search every state of the lock protocol with spin, and find the mistakes planted in it
+.PHONY: test-protocol test-protocol-full
+test-protocol: ## search the states of the lock protocol with spin, and find the mistakes planted in it
 	@scripts/test-protocol.sh
+
+test-protocol-full: ## as test-protocol, and the variants that take minutes each
+	@scripts/test-protocol.sh full

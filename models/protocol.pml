@@ -38,7 +38,7 @@
 /* A failed assertion begins with the name of the promise. */
 #define promise(name, condition) assert(name || (condition))
 hidden byte exclusion, no_late_write, no_stale_release, no_late_grant, no_lost_waiter,
-            granted_extension, every_call_ends;
+            granted_extension, token_order, every_call_ends;
 
 mtype = { TAKING, OPEN, COMMITTING, ENDED, EXPIRED, REVOKED };  /* a hold */
 mtype = { UNDECIDED, UNENDING, IN_TIME, LATE, OVERDUE };        /* where a clock stands */
@@ -46,10 +46,10 @@ mtype = { WAITING, GRANTED, LEFT, TOLD };                       /* a waiter's fa
 mtype = { TAKEN, BUSY, DEAD };                                  /* what came of asking */
 
 /* The next step of a party. */
-mtype = { IDLE, FIND, ARRIVE, JOIN, REGISTER, IN_FORCE, CHECK, LOOK, REST, LEAVE, GIVE_UP,
-          OPEN_ONE, SET_LOCKS, OPEN_ALL, HOLDER_OPENED, USE, EXTEND, COMMIT, PUBLISH, FINISH, PUBLISH_LAST,
-          LET_GO, RELEASE, PAY, GONE, START, ATTEND, AWAIT, EXPIRE, GRACE, FORCE, REVOKE,
-          SEARCH, EXPEL, TELL, RELEASE_ALL };
+mtype = { IDLE, FIND, LIST, LISTING, ARRIVE, JOIN, REGISTER, IN_FORCE, CHECK, LOOK, REST, LEAVE,
+          GIVE_UP, DRAW, SET_LOCKS, OPEN_ALL, HOLDER_OPENED, USE, EXTEND, COMMIT, PUBLISH, FINISH,
+          PUBLISH_LAST, LET_GO, RELEASE, PAY, GONE, START, ATTEND, AWAIT, EXPIRE, GRACE, FORCE,
+          REVOKE, SEARCH, EXPEL, TELL, RELEASE_ALL };
 
 /* Holds. */
 mtype word[HOLDS] = TAKING;
@@ -59,9 +59,13 @@ byte last[HOLDS];
 byte granted[HOLDS]; /* a bit a key */
 bool locks_set[HOLDS];
 bool taken_away[HOLDS];
+bool undrawn[HOLDS];  /* it has its lock, and no token yet */
+bool outdrawn[HOLDS]; /* a successor has drawn one meanwhile */
 
 /* Entries. A dead one is not listed; who had found it before knows it by `stale`. */
 bool listed[KEYS];
+bool sole[KEYS];    /* held, and no entry is there */
+bool listing[KEYS]; /* somebody is making one */
 byte holder[KEYS] = NOBODY;
 chan queue[KEYS] = [SEATS] of { byte };
 byte found[SEATS] = NO_KEY;
@@ -108,7 +112,6 @@ bool prolonged;
 
 #define has_all(h)   (granted[h] == (1 << first[h] | 1 << last[h]))
 #define is_single(h) (first[h] == last[h])
-#define opens_soon(h) (word[h] == TAKING && is_single(h))
 
 inline open(h) {
     if
@@ -163,21 +166,38 @@ inline grant(h, k) {
     granted[h] = granted[h] | (1 << k)
 }
 
+/* src/lock/tokens.rs: a number that is larger than those before. */
+#define falls_behind(h, k, g) \
+    outdrawn[g] = outdrawn[g] || g != h && undrawn[g] && (granted[g] >> k & 1)
+inline draw(h, k) {
+    falls_behind(h, k, 0);
+    falls_behind(h, k, 1);
+    falls_behind(h, k, 2);
+    falls_behind(h, k, 3)
+}
+
 inline hand_to(h, k) {
     grant(h, k);
     if
-    :: is_single(h) -> open(h)
+    :: is_single(h) -> draw(h, k); open(h)
+    :: else
+    fi
+}
+
+/* By the word alone. Nobody else knows the hold, so it may be open before; the token comes later. */
+inline take(h, k) {
+    grant(h, k);
+    if
+    :: is_single(h) -> open(h); undrawn[h] = true
     :: else
     fi
 }
 
 /* Of two release times it is enough to know that the head wakes at the earlier one by itself. */
-#if defined(HEAD_NOT_WATCHED)
+#ifdef HEAD_NOT_WATCHED
 #define must_look(h, c) false
-#elif defined(OPENING_NOT_WATCHED)
-#define must_look(h, c) (has_release_time(h) && !planned[c])
 #else
-#define must_look(h, c) (has_release_time(h) && !planned[c] || opens_soon(h))
+#define must_look(h, c) (has_release_time(h) && !planned[c])
 #endif
 
 inline watch(k) {
@@ -246,7 +266,7 @@ inline die(k) {
 inline arrive(k) {
     if
 #ifdef DEAD_ENTRY_TAKEN
-    :: stale[me] -> turn = TAKEN; grant(my_hold, k)
+    :: stale[me] -> turn = TAKEN; take(my_hold, k)
 #else
     :: stale[me] -> turn = DEAD
 #endif
@@ -260,8 +280,7 @@ inline arrive(k) {
             turn = (strict(me) || strict_queued(k) || evicted && must -> BUSY : TAKEN)
         fi;
         if
-        /* By the word alone: the hold opens with a step of its own. */
-        :: turn == TAKEN && len(queue[k]) == 0 -> grant(my_hold, k)
+        :: turn == TAKEN && len(queue[k]) == 0 -> take(my_hold, k)
         :: turn == TAKEN && len(queue[k]) > 0 -> must = false; hand_to(my_hold, k); watch(k)
         :: turn == BUSY && holder[k] == NOBODY -> pass_on(k)
         :: else
@@ -273,11 +292,7 @@ inline arrive(k) {
 inline next_look(k) {
     if
     :: holder[k] == NOBODY -> planned[me] = false
-#ifdef OPENING_FORGOTTEN
     :: else -> planned[me] = has_release_time(holder[k])
-#else
-    :: else -> planned[me] = has_release_time(holder[k]) || opens_soon(holder[k])
-#endif
     fi
 }
 
@@ -332,7 +347,26 @@ inline leave(c, k, why) {
     fi
 }
 
+/* Who has no entry frees the key where it stands; not while somebody makes an entry of it. */
+#ifdef LISTING_IGNORED
+#define may_release(h, k) true
+#else
+#define may_release(h, k) (!listing[k] || holder[k] != h)
+#endif
+
 inline release(h, k) {
+    if
+    :: sole[k] && holder[k] == h ->
+        sole[k] = false;
+#ifdef LISTING_IGNORED
+        if
+        :: listing[k]
+        :: else -> holder[k] = NOBODY
+        fi
+#else
+        holder[k] = NOBODY
+#endif
+    :: else ->
     if
 #ifdef RELEASE_UNCHECKED
     :: holder[k] != NOBODY ->
@@ -355,6 +389,7 @@ inline release(h, k) {
 #endif
         fi
     :: else
+    fi
     fi
 }
 
@@ -418,13 +453,36 @@ inline begin_call() {
 #endif
 }
 
-/* Finding nothing and listing an entry are one step: if another one came between, this would find
+/* Finding nothing and taking the place are one step: if another one came between, this would find
  * that. */
 inline attempt(k) {
     if
-    :: !listed[k] -> listed[k] = true; grant(my_hold, k); got()
-    :: else -> found[me] = k; stale[me] = false; at[me] = ARRIVE
+    :: sole[k] -> at[me] = LIST
+    :: !sole[k] && !listed[k] ->
+        if
+        /* At the first attempt, if no other key has the place. */
+        :: at[me] == IDLE && is_single(my_hold) -> sole[k] = true
+        :: listed[k] = true
+        fi;
+        take(my_hold, k);
+        got()
+    :: listed[k] -> found[me] = k; stale[me] = false; at[me] = ARRIVE
     fi
+}
+
+/* src/lock/reclaim.rs: an entry for the hold that has none. */
+inline list_sole(k, next) {
+    if
+    :: sole[k] -> listing[k] = true; at[me] = LISTING
+    :: else -> at[me] = next
+    fi
+}
+
+inline listed_it(k, next) {
+    sole[k] = false;
+    listing[k] = false;
+    listed[k] = true;
+    at[me] = next
 }
 
 inline may_run_out() {
@@ -458,9 +516,9 @@ inline got() {
         by[me] = UNDECIDED;
         my_key = first[my_hold];
         if
-        :: opens_soon(my_hold) -> then[me] = OPEN_ONE
-        :: !opens_soon(my_hold) && is_single(my_hold) -> then[me] = USE_IT
         :: !is_single(my_hold) -> then[me] = SET_LOCKS
+        :: is_single(my_hold) && undrawn[my_hold] -> then[me] = DRAW
+        :: is_single(my_hold) && !undrawn[my_hold] -> then[me] = USE_IT
         fi;
         settle(then[me])
     fi
@@ -540,6 +598,8 @@ active [THREADS] proctype thread() {
         :: else
         fi;
         attempt(my_key) }
+    :: atomic { at[me] == LIST && !listing[my_key] -> list_sole(my_key, FIND) }
+    :: atomic { at[me] == LISTING -> listed_it(my_key, FIND) }
     :: atomic { at[me] == ARRIVE || at[me] == JOIN ->
         arrive(my_key);
         if
@@ -607,18 +667,36 @@ active [THREADS] proctype thread() {
         :: granted[my_hold] == 0 -> over()
         :: else -> my_key = 1 - my_key; at[me] = RELEASE
         fi }
-    :: atomic { at[me] == OPEN_ONE ->
+    :: atomic { at[me] == DRAW ->
         if
-        :: word[my_hold] == TAKING -> open(my_hold); at[me] = USE_IT
+#ifdef TOKEN_UNCHECKED
+        :: true ->
+#else
+        :: in_force(my_hold) ->
+#endif
+            promise(token_order, !outdrawn[my_hold]);
+            draw(my_hold, my_key);
+            at[me] = USE_IT
+        /* Others follow already. */
         :: else -> over()
-        fi }
+        fi;
+        outdrawn[hold[me]] = false;
+        undrawn[hold[me]] = false }
 #ifdef TWO_KEYS
     :: atomic { at[me] == SET_LOCKS -> locks_set[my_hold] = true; at[me] = OPEN_ALL }
     :: atomic { at[me] == OPEN_ALL ->
-        at[me] = (word[my_hold] == TAKING -> HOLDER_OPENED : RELEASE);
-        open(my_hold) }
+        if
+        :: word[my_hold] == TAKING ->
+            draw(my_hold, 0);
+            draw(my_hold, 1);
+            open(my_hold);
+            at[me] = HOLDER_OPENED
+        :: else -> at[me] = RELEASE
+        fi }
     :: atomic { at[me] == HOLDER_OPENED ->
+#ifndef OPENING_UNWATCHED
         watch(my_key);
+#endif
         if
         :: my_key < last[my_hold] -> my_key++; settle(HOLDER_OPENED)
         :: else -> my_key = first[my_hold]; settle(USE)
@@ -642,7 +720,7 @@ active [THREADS] proctype thread() {
     :: atomic { at[me] == FINISH -> commit_begin(PUBLISH_LAST, LET_GO) }
     :: atomic { at[me] == PUBLISH_LAST -> publish(my_hold); end(my_hold); at[me] = RELEASE }
     :: atomic { at[me] == USE || at[me] == LET_GO -> let_go() }
-    :: atomic { at[me] == RELEASE ->
+    :: atomic { at[me] == RELEASE && may_release(my_hold, my_key) ->
         release(my_hold, my_key);
         if
         :: my_key < last[my_hold] && has_all(my_hold) -> my_key++; settle(RELEASE)
@@ -716,8 +794,11 @@ active proctype forcer() {
         my_hold = holder[my_key];
         if
         :: my_hold == NOBODY -> released()
-        :: else -> at[me] = REVOKE
+        :: my_hold != NOBODY && sole[my_key] -> at[me] = LIST
+        :: my_hold != NOBODY && !sole[my_key] -> at[me] = REVOKE
         fi }
+    :: atomic { at[me] == LIST && !listing[my_key] -> list_sole(my_key, FORCE) }
+    :: atomic { at[me] == LISTING -> listed_it(my_key, FORCE) }
     :: atomic { at[me] == REVOKE ->
         if
         :: word[my_hold] == COMMITTING && !may_be_taken(my_hold) -> at[me] = GRACE
@@ -792,13 +873,15 @@ active proctype clock() {
 #define has_stopped(h) (h != NOBODY && at[user(h)] == GONE)
 #ifdef STOPS
 /* Or whose holder stopped in the middle of a step of ours, whose head did, or whose waker. */
+#define may_stand(c) ((at[c] == LIST || at[c] == RELEASE) && listing[key[c]])
 #define is_held_up(h) (has_stopped(h) && !(word[h] == OPEN && time[h] != UNENDING))
 #define still_owes(c) (at[c] == GONE && (owes_wake[c] != NOBODY || owes_watch[c] != NOBODY))
 #define has_stopped_as_head(k, c) (at[c] == GONE && is_head(k, c))
 #define is_stuck(k) (is_held_up(holder[k]) || \
-    still_owes(0) || still_owes(1) || still_owes(2) || has_stopped_as_head(k, 0) || \
+    listing[k] || still_owes(0) || still_owes(1) || still_owes(2) || has_stopped_as_head(k, 0) || \
     has_stopped_as_head(k, 1) || has_stopped_as_head(k, 2))
 #else
+#define may_stand(c) false
 #define is_stuck(k) (has_stopped(holder[k]) && word[holder[k]] == OPEN && \
                      time[holder[k]] == UNENDING)
 #endif
@@ -806,7 +889,7 @@ active proctype clock() {
 #define may_rest(c)  (in_force(hold[c]) && (is_stuck(key[c]) || is_stuck_behind(key[c])))
 #define may_await(c) (holder[0] == hold[c] && is_stuck(0))
 #define may_stay(c)  (!calls(c) || at[c] == GONE || at[c] == REST && may_rest(c) || \
-                      at[c] == AWAIT && may_await(c))
+                      at[c] == AWAIT && may_await(c) || may_stand(c))
 
 active proctype promises() {
     do

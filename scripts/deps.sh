@@ -10,6 +10,7 @@ wanted cmake cmake
 wanted pkg-config pkg-config
 wanted g++ g++
 wanted python3 python3
+wanted spin spin
 
 if [ ${#packages[@]} -eq 0 ]; then
     echo "every tool is there"

@@ -73,8 +73,9 @@ no_lost_waiter    RELEASE_WITHOUT_WAKE
 no_lost_waiter    LEAVE_WITHOUT_WAKE
 granted_extension EXTENSION_IGNORED        ON_WORKER CALLERS=2
 every_call_ends   HEAD_NOT_WATCHED
-every_call_ends   OPENING_FORGOTTEN
-every_call_ends   OPENING_NOT_WATCHED
+token_order       TOKEN_UNCHECKED
+every_call_ends   LISTING_IGNORED
+every_call_ends   OPENING_UNWATCHED        TWO_KEYS CALLERS=2
 every_call_ends   EVICT_ONE_KEY            TWO_KEYS CALLERS=2
 every_call_ends   KEYS_OUT_OF_ORDER        TWO_KEYS CALLERS=2
 every_call_ends   REGISTER_UNCHECKED       TWO_KEYS FORCED CALLERS=2

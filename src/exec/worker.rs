@@ -26,10 +26,16 @@ use super::job::{Ended, Ending, Found, GaveUp, Job};
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
 use crate::process::{Generation, PerProcess};
-use crate::sync::{Arc, Mutex, OnceLock, Thread, current, park, park_timeout};
+use crate::sync::{
+    self, Arc, Mutex, OnceLock, Thread, current, machine, park, park_timeout, planted,
+};
+#[cfg(all(test, loom))]
+use model::start_thread;
+#[cfg(not(all(test, loom)))]
+use start_system_thread as start_thread;
 
-/// How long a worker stays warm without work.
-const IDLE_TIME: Timeout = Timeout::millis(2_000);
+/// How long a worker stays warm without work; in a model it never does for sure.
+const IDLE_TIME: Timeout = Timeout::millis(if cfg!(loom) { 0 } else { 2_000 });
 
 /// What caller and worker hand to each other, on a cache line of its own.
 #[repr(align(64))]
@@ -105,9 +111,9 @@ struct Worker {
     /// The worker's own thread, for those who wake it. Set before it first comes to the pool.
     thread: OnceLock<Thread>,
     /// The thread to cancel; `None` before it has begun and after it has ended.
-    cancellable: Mutex<Option<libc::pthread_t>>,
+    cancellable: machine::Mutex<Option<libc::pthread_t>>,
     /// It runs no more callbacks (I3).
-    ends: AtomicBool,
+    ends: sync::atomic::AtomicBool,
 }
 
 /// The idle workers, the warmest last, and what there is besides.
@@ -218,8 +224,11 @@ impl Running {
                 pool.in_flight.fetch_sub(1, Relaxed);
                 if let Some(Some(thread)) = thread.as_deref() {
                     self.0.ends.store(true, Release); // ORDERING: under the mutex.
-                    // SAFETY: it is alive: it clears its place under this mutex before it ends.
-                    unsafe { libc::pthread_cancel(*thread) };
+                    // The threads of a model are not the system's, and never act on it.
+                    if !cfg!(loom) {
+                        // SAFETY: it is alive: it clears its place under this mutex before it ends.
+                        unsafe { libc::pthread_cancel(*thread) };
+                    }
                 }
             }
         }
@@ -250,6 +259,9 @@ pub(crate) fn prepare() {
 
 fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
+    if cfg!(loom) {
+        return 1; // Nobody spins in a model.
+    }
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()))
 }
 
@@ -297,8 +309,8 @@ impl Worker {
             me: me.clone(),
             born: Generation::current(),
             thread: OnceLock::new(),
-            cancellable: Mutex::new(None),
-            ends: AtomicBool::new(false),
+            cancellable: machine::Mutex::new(None),
+            ends: sync::atomic::AtomicBool::new(false),
         })
     }
 
@@ -367,7 +379,7 @@ impl Worker {
     fn retire(&self) -> bool {
         let mut idle = pool().idle.lock();
         let place = idle.iter().position(|worker| ptr::eq(Arc::as_ptr(worker), self));
-        place.map(|place| idle.remove(place)).is_some()
+        place.map(|place| idle.remove(place)).is_some() || planted("retire without looking")
     }
 
     /// The work has ended. Whether the worker may take more.
@@ -405,7 +417,7 @@ impl Worker {
 
     /// Whether a request to end may be pending (I3). Settled by the mutex that `abandon` holds.
     fn must_end(&self) -> bool {
-        let _settled = self.cancellable.lock();
+        let _settled = (!planted("go on without looking")).then(|| self.cancellable.lock());
         self.ends.load(Acquire) // ORDERING: under the mutex.
     }
 }
@@ -433,7 +445,8 @@ extern "C-unwind" fn worker_main(worker: *mut c_void) -> *mut c_void {
 
 /// Makes the thread known to those who wake and cancel it, and its end known to us.
 fn begin_thread(worker: *const Worker) {
-    if let Some(key) = end_key() {
+    // The threads of a model say themselves that they end.
+    if let Some(key) = end_key().filter(|_| !cfg!(loom)) {
         // SAFETY: a live key; the value is what its destructor expects.
         unsafe { libc::pthread_setspecific(key, worker.cast()) };
     }
@@ -482,7 +495,8 @@ unsafe extern "C" fn thread_ended(worker: *mut c_void) {
 }
 
 /// Starts a detached thread that no signal of the program's is delivered to.
-fn start_thread(argument: *mut c_void) -> bool {
+#[cfg_attr(loom, expect(dead_code, reason = "the threads of a model are loom's"))]
+fn start_system_thread(argument: *mut c_void) -> bool {
     let mut attributes = MaybeUninit::uninit();
     // SAFETY: a valid place for attributes.
     if unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) } != 0 {
@@ -538,4 +552,106 @@ fn block_signals() -> libc::sigset_t {
 fn restore_signals(mask: &libc::sigset_t) {
     // SAFETY: a mask that `block_signals` returned.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
+}
+
+/// Models: every interleaving of callers and the workers that they start, up to a few preemptions.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::thread;
+
+    /// A worker's thread, which says itself that it ends.
+    pub(super) fn start_thread(worker: *mut c_void) -> bool {
+        struct Own(*mut c_void);
+        // SAFETY: the thread's own count of its worker.
+        unsafe impl Send for Own {}
+        let own = Own(worker);
+        thread::spawn(move || {
+            let Own(worker) = { own };
+            worker_main(worker);
+            // SAFETY: the count that `spawn` made, which nobody has given up.
+            unsafe { thread_ended(worker) };
+        });
+        true
+    }
+
+    /// Work that counts how often it ran and ended.
+    #[derive(Default)]
+    struct Task {
+        runs: AtomicU32,
+        ends: AtomicU32,
+    }
+
+    impl Work for Task {
+        fn run(&self) -> i32 {
+            self.runs.fetch_add(1, Relaxed) as i32
+        }
+
+        fn ended(&self, ending: Ending) {
+            assert_eq!(ending, Ending::Returned(0), "it runs once");
+            self.ends.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn post(task: &Arc<Task>) -> Running {
+        let running = start(Arc::clone(task) as Arc<dyn Work>).unwrap();
+        assert!(!running.0.ends.load(Relaxed), "posted to a worker that was asked to end (I3)");
+        running
+    }
+
+    /// Posts a task and waits for its end.
+    fn call() {
+        let task = Arc::new(Task::default());
+        let running = post(&task);
+        while !running.wait(Deadline::NEVER) {}
+        running.collect();
+        assert_eq!(task.ends.load(Relaxed), 1);
+        assert_eq!(Arc::strong_count(&task), 1, "somebody still has the work");
+    }
+
+    /// No worker is left, and nothing that one did not give back.
+    fn assert_at_rest() {
+        while threads().workers > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(threads().abandoned, 0);
+        assert_eq!(pool().in_flight.load(Relaxed), 0);
+        assert!(pool().idle.lock().is_empty());
+    }
+
+    fn check(model: impl Fn() + Send + Sync + 'static) {
+        // All models have one pool.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _alone = ONE_AT_A_TIME.lock();
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
+            model();
+            assert_at_rest();
+        });
+    }
+
+    /// A worker retires while the next call may have taken it out of the pool already (I2, I4).
+    #[test]
+    fn retiring_races_with_the_next_call() {
+        check(|| {
+            call();
+            call();
+        });
+    }
+
+    /// A caller stops waiting and asks the thread to end: the work is let go once, by whoever has it,
+    /// and the next call does not meet that worker (I3).
+    #[test]
+    fn the_next_call_does_not_meet_a_worker_that_ends() {
+        check(|| {
+            let task = Arc::new(Task::default());
+            let running = post(&task);
+            running.abandon(true);
+            call();
+            assert_at_rest();
+            assert_eq!(task.runs.load(Relaxed), task.ends.load(Relaxed));
+            assert_eq!(Arc::strong_count(&task), 1, "somebody still has the work");
+        });
+    }
 }

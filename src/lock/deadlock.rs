@@ -75,6 +75,11 @@ impl Call {
         *self.caller.lock() = Party::None;
     }
 
+    #[cfg(all(test, loom))]
+    pub(super) fn is_detached(&self) -> bool {
+        matches!(*self.caller.lock(), Party::None)
+    }
+
     fn node(self: &Arc<Self>) -> Node {
         Node::Call(Arc::as_ptr(self).addr())
     }

@@ -406,7 +406,9 @@ impl Hold {
     /// The caller stopped waiting for its callback.
     pub(crate) fn abandon(&self) {
         self.attached.store(false, Relaxed); // ORDERING: by the fence.
-        fence(SeqCst); // ORDERING: pairs with `as_owner`.
+        if !planted("abandon without a fence") {
+            fence(SeqCst); // ORDERING: pairs with `as_owner`.
+        }
         self.detach();
     }
 
@@ -424,7 +426,9 @@ impl Hold {
         drop(watchers);
         // ORDERING: pairs with the fence in `wake_watchers`. This side writes itself down, then
         // looks at the word; the other changes the word, then looks who is written down.
-        fence(SeqCst);
+        if !planted("watch without a fence") {
+            fence(SeqCst);
+        }
     }
 
     /// Ends what `watch` began.
@@ -461,6 +465,7 @@ impl Hold {
 #[cfg(all(test, loom))]
 mod model {
     use super::*;
+    use crate::sync::{current, park};
     use loom::sync::atomic::AtomicUsize;
     use loom::thread;
 
@@ -550,6 +555,43 @@ mod model {
             let forced = hold.revoke() == Verdict::Taken;
             let ends = [holder.join().unwrap(), waiter.join().unwrap(), forced];
             assert_eq!(ends.iter().filter(|ended| **ended).count(), 1);
+        });
+    }
+
+    /// Whoever watches is woken when the hold is taken away: a lost wake-up is a deadlock, which the
+    /// model reports.
+    #[test]
+    fn who_watches_is_woken() {
+        loom::model(|| {
+            let hold = open_hold();
+            let watcher = {
+                let hold = Arc::clone(&hold);
+                thread::spawn(move || {
+                    hold.watch(current());
+                    while hold.is_in_force() {
+                        park();
+                    }
+                    hold.unwatch(&current());
+                })
+            };
+            assert_eq!(hold.revoke(), Verdict::Taken);
+            watcher.join().unwrap();
+        });
+    }
+
+    /// A callback becomes an owner while its caller stops waiting for it: nobody is taken to wait for
+    /// it afterwards (C-13).
+    #[test]
+    fn becoming_an_owner_races_with_being_abandoned() {
+        loom::model(|| {
+            let call = Hold::new(Timeout::INFINITE, Timeout::INFINITE, Party::Logical(1), true, 0);
+            let call = Arc::new(call);
+            let callback = {
+                let call = Arc::clone(&call);
+                thread::spawn(move || call.as_owner())
+            };
+            call.abandon();
+            assert!(callback.join().unwrap().is_detached());
         });
     }
 }

@@ -23,6 +23,7 @@ use crate::sync::atomic::{
     AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
+use crate::sync::planted;
 
 /// A reference to a hold, which lives as long as it has one.
 pub(crate) struct HoldRef(NonNull<Counted>);
@@ -61,7 +62,7 @@ impl HoldRef {
     #[inline(always)]
     pub(crate) fn get_mut(&mut self) -> Option<&mut Hold> {
         // ORDERING: as in `drop`.
-        if self.counted().count.load(Acquire) != 1 {
+        if self.counted().count.load(Acquire) != 1 && !planted("alone without looking") {
             return None;
         }
         // SAFETY: alone, and so until this borrow ends (I2).
@@ -89,7 +90,7 @@ impl HoldRef {
         debug_assert!(self.is(&other));
         // ORDERING: pairs with the decrements of others. Two references in the hands of one thread
         // are all that are counted, so nobody else counts (I2).
-        if self.counted().count.load(Acquire) == 2 {
+        if self.counted().count.load(Acquire) == 2 || planted("count without looking") {
             self.counted().count.store(1, Relaxed);
             mem::forget(other);
         }
@@ -179,5 +180,71 @@ impl Drop for HoldRef {
 impl fmt::Debug for HoldRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+/// Models: every interleaving of those who have references to one hold.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use crate::clock::Timeout;
+    use crate::lock::deadlock::{Call, Party};
+    use crate::sync::Arc;
+    use loom::sync::atomic::AtomicBool;
+    use loom::thread;
+
+    /// A hold, and what it alone refers to.
+    fn hold() -> (HoldRef, Arc<Call>) {
+        let call = Call::of(Party::None);
+        let party = Party::Call(Arc::clone(&call));
+        let timeout = Timeout::INFINITE;
+        (HoldRef::new(|| Hold::new(timeout, timeout, party, false, 0)), call)
+    }
+
+    /// Somebody else looks at a hold that its owner shows to a word, and takes back: it lives as long
+    /// as it has a reference, and no longer (I1).
+    #[test]
+    fn it_ends_once_and_with_its_last_reference() {
+        loom::model(|| {
+            let (mut mine, call) = hold();
+            let in_word = mine.clone_mut();
+            let seen = in_word.clone();
+            let other = {
+                let call = Arc::clone(&call);
+                thread::spawn(move || {
+                    let copy = seen.clone();
+                    drop(seen);
+                    if Arc::strong_count(&call) != 3 {
+                        mem::forget(copy); // So that it ends once, and the model tells.
+                        panic!("it ended before its last reference");
+                    }
+                })
+            };
+            mine.drop_other(in_word);
+            drop(mine);
+            other.join().unwrap();
+            assert_eq!(Arc::strong_count(&call), 1);
+        });
+    }
+
+    /// Who is alone with a hold sees all that the others did before (I2).
+    #[test]
+    fn alone_is_after_all_others() {
+        loom::model(|| {
+            let (mut mine, _) = hold();
+            let done = Arc::new(AtomicBool::new(false));
+            let other = {
+                let (seen, done) = (mine.clone(), Arc::clone(&done));
+                thread::spawn(move || {
+                    done.store(true, Relaxed);
+                    drop(seen);
+                })
+            };
+            if mine.get_mut().is_some() {
+                assert!(done.load(Relaxed));
+            }
+            other.join().unwrap();
+            assert!(mine.get_mut().is_some());
+        });
     }
 }

@@ -26,7 +26,7 @@ use crate::sync::atomic::{
 use crate::sync::{Arc, Mutex, current, machine, park};
 
 const CALLERS: usize = 3;
-const SCHEDULES: usize = 200_000;
+const SCHEDULES: usize = 400_000;
 const EXEC: Timeout = Timeout::millis(10);
 /// In nanoseconds: later than every deadline before.
 const A_SECOND: u64 = 1_000_000_000;
