@@ -188,4 +188,5 @@ build/examples/c/%: examples-c/%.c
 include benches/bench.mk
 include models/models.mk
 include tests/soak/soak.mk
+include fuzz/fuzz.mk
 include scripts/supply-chain.mk

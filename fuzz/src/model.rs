@@ -139,7 +139,8 @@ impl Hold {
         matches!(self.state, State::Live | State::Late)
     }
 
-    fn overdue(&self) -> bool {
+    /// Whether a waiter deletes it at once.
+    pub fn overdue(&self) -> bool {
         self.state == State::Late && self.request.fails_at_once
     }
 

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::ptr;
 use std::slice;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use crate::api::{self, Status};
@@ -63,8 +64,9 @@ impl World {
         }
         let stage = Stage { table, lock_table, lock_table_id, lock_table_slot, key, queue };
         match choice % 8 {
-            0..=2 => self.handover(&stage, choice / 8),
-            3 => self.closing(&stage),
+            0..=1 => self.handover(&stage, choice / 8),
+            2 => self.sleeper(&stage),
+            3 => self.closing(&stage, choice & 8 == 0),
             4 => self.cycle(&stage),
             5 => self.line(&stage),
             6 => self.half_taken(&stage),
@@ -110,7 +112,7 @@ impl World {
         let lock_table = lock_tables.find(|(_, (_, id))| *id == lock_table_id);
         let slot = self.guards.iter().position(Option::is_none);
         let (Some(table), Some((lock_table_slot, (lock_table, _))), Some(slot), true) =
-            (table, lock_table, slot, held.in_force())
+            (table, lock_table, slot, held.in_force() && !held.overdue())
         else {
             return;
         };
@@ -139,13 +141,36 @@ impl World {
         self.guards[slot] = Some(OpenGuard { guard, hold });
     }
 
+    /// A holder without a deadline sleeps for as long as it may: until its lock is taken away.
+    fn sleeper(&mut self, stage: &Stage) {
+        let (tell, told) = mpsc::channel();
+        let sent = Sent((stage.table.table, stage.options(), stage.key.clone()));
+        let sleeper = thread::spawn(move || {
+            let (table, options, key) = sent.get();
+            let (status, guard) = acquire(table, &[key], false, &options);
+            assert_eq!(api::name(status), "ETSLOCK_OK");
+            tell.send(()).expect("the script waits");
+            let woken = api::etslock_guard_sleep(guard, api::INFINITE);
+            assert_eq!(api::etslock_guard_release(guard), woken);
+            woken
+        });
+        told.recv().expect("a panic ends the process");
+        self.call(format_args!("force_release()"), || stage.force(&stage.key), &[api::OK]);
+        let woken = sleeper.join().expect("a panic ends the process");
+        assert_eq!(api::name(woken), "ETSLOCK_REVOKED");
+        let counts = &mut self.model.counts[stage.lock_table_id];
+        counts.acquired += 1;
+        counts.forced.0 += 1;
+        counts.forced.1 += 1;
+    }
+
     /// What the waiter waits through is closed.
-    fn closing(&mut self, stage: &Stage) {
+    fn closing(&mut self, stage: &Stage, close_table: bool) {
         let guard = self.hold(stage);
         let hold = self.model.holds.len() - 1;
         let waiter = stage.wait(&[&stage.key]);
         stage.await_waiting(1);
-        if stage.lock_table.is_null() {
+        if close_table || stage.lock_table.is_null() {
             let of_it =
                 |slot: &usize| self.tables[*slot].is_some_and(|o| o.table == stage.table.table);
             let slot = (0..self.tables.len()).find(of_it).expect("the stage has a table");
@@ -202,7 +227,8 @@ impl World {
 
     /// Somebody waits for one of several keys, and may have taken the others already.
     fn half_taken(&mut self, stage: &Stage) {
-        let other = b"other".to_vec();
+        // Locks are taken in an order that nobody knows, so this key is not always the same.
+        let other = vec![b'o', self.input.byte()];
         if self.model.holder(stage.lock_table_id, stage.table.id, &other).is_some() {
             return;
         }

@@ -21,6 +21,11 @@ const STORMY: usize = 2;
 const LIST: &[u8] = b"list";
 const SUM: &[u8] = b"sum";
 const SLOT: &[u8] = b"slot";
+/// Keys of which many are locked at once, and how many.
+const CROWD: usize = 1200;
+const CROWDED: usize = 900;
+/// So many locks there are at most.
+const MOST: usize = COUNTERS.len() + 1 + CROWD;
 
 /// What the threads share.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ struct Stage {
     slot: AtomicI64,
     /// Whether somebody holds a counter, of those that nobody loses.
     held: [AtomicBool; STORMY],
+    /// The same of the crowd.
+    crowd: Vec<AtomicBool>,
 }
 
 // SAFETY: handles may be used from any thread.
@@ -61,6 +68,7 @@ pub fn run(mut input: Input, threads: usize) {
         sum: AtomicI64::new(0),
         slot: AtomicI64::new(0),
         held: Default::default(),
+        crowd: (0..CROWD).map(|_| AtomicBool::new(false)).collect(),
     };
     let inputs = input.split(threads);
     let listed: Vec<Vec<Bytes>> = thread::scope(|scope| {
@@ -155,18 +163,19 @@ impl<'a> Actor<'a> {
 
     fn run(mut self) -> Vec<Bytes> {
         while !self.input.is_empty() {
-            let choice = self.input.below(16);
+            let choice = self.input.below(32);
             say(format_args!("thread {}: {choice}", self.id));
             match choice {
-                0..=4 => self.count(),
-                5..=6 => self.call(),
-                7 => self.storm(),
-                8 => self.leave_guard(),
-                9 if self.freed.is_empty() => self.abandon(),
-                9..=10 => self.list_without_lock(),
-                11 => self.list_with_lock(),
-                12 => self.add(),
-                13 => self.swap_slot(),
+                0..=9 => self.count(),
+                10..=13 => self.call(),
+                14..=15 => self.storm(),
+                16..=17 => self.leave_guard(),
+                18 if self.freed.is_empty() => self.abandon(),
+                18..=20 => self.list_without_lock(),
+                21..=22 => self.list_with_lock(),
+                23..=24 => self.add(),
+                25..=26 => self.swap_slot(),
+                27 => self.crowd(),
                 _ => self.look(),
             }
         }
@@ -227,7 +236,8 @@ impl<'a> Actor<'a> {
             api::OK => {}
             api::WAIT_TIMEOUT if options.wait_timeout_ms >= 0 => return None,
             api::DEADLOCK if may_deadlock && options.wait_timeout_ms != 0 => return None,
-            // It was taken away while the rest was waited for.
+            // Taken away in the moment in which it was got.
+            api::REVOKED if which[0] == STORMY => return None,
             _ => panic!("{which:?}: {}", api::name(status)),
         }
         self.stage.enter(which);
@@ -236,14 +246,24 @@ impl<'a> Actor<'a> {
 
     fn count_and_end(&mut self, guard: *mut api::Guard, which: &[usize]) {
         let how = self.input.below(8);
-        let counted = self.stage.count(guard, which);
+        let mut counted = self.stage.count(guard, which);
         if how == 1 {
             let status = api::etslock_guard_commit(guard);
             self.stage.published(which, counted, status);
             self.stage.count(guard, which);
         }
-        if how == 2 {
-            thread::yield_now();
+        match how {
+            2 => thread::yield_now(),
+            3 => {
+                let status = api::etslock_guard_extend(guard, 1);
+                assert!(status == api::OK || which[0] == STORMY, "a steady counter was lost");
+            }
+            4 => {
+                let status = api::etslock_guard_rollback(guard);
+                assert!(status == api::OK || which[0] == STORMY, "a steady counter was lost");
+                counted &= status != api::OK;
+            }
+            _ => {}
         }
         self.stage.leave(which);
         if how == 0 {
@@ -286,6 +306,26 @@ impl<'a> Actor<'a> {
             _ => panic!("{which:?}: {}", api::name(status)),
         }
         self.stage.published(which, body.counted, status);
+    }
+
+    /// Holds many keys for a moment.
+    fn crowd(&mut self) {
+        let first = self.input.of(&[0, 100, CROWD - CROWDED]);
+        let options = self.options(false);
+        let crowd = first..first + CROWDED;
+        let keys: Vec<Bytes> = crowd.clone().map(|key| key.to_ne_bytes().to_vec()).collect();
+        let (status, guard) = acquire(self.stage.free, &keys, true, &options);
+        if status == api::WAIT_TIMEOUT && options.wait_timeout_ms >= 0 {
+            return;
+        }
+        assert_eq!(api::name(status), "ETSLOCK_OK");
+        for held in &self.stage.crowd[crowd.clone()] {
+            assert!(!held.swap(true, SeqCst), "two hold the same key");
+        }
+        for held in &self.stage.crowd[crowd] {
+            held.store(false, SeqCst);
+        }
+        assert_eq!(api::etslock_guard_release(guard), api::OK);
     }
 
     fn storm(&self) {
@@ -406,10 +446,10 @@ impl<'a> Actor<'a> {
                     api::etslock_lock_table_locks(self.stage.lock_table, all, &mut locks),
                     api::OK
                 );
-                assert!(api::etslock_locks_count(locks) <= COUNTERS.len() + 1);
+                assert!(api::etslock_locks_count(locks) <= MOST);
                 api::etslock_locks_free(locks);
             }
-            _ => assert!(stats_of(self.stage.lock_table).held <= COUNTERS.len() as u64 + 1),
+            _ => assert!(stats_of(self.stage.lock_table).held <= MOST as u64),
         }
     }
 }

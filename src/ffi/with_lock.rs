@@ -340,6 +340,7 @@ pub unsafe extern "C" fn etslock_with_locks(
 /// Threads:   any thread, also from a callback.
 /// Blocks:    until the lock is free, at most wait_timeout_ms.
 /// Errors:    ETSLOCK_WAIT_TIMEOUT - the lock was not free in time.
+///            ETSLOCK_REVOKED - the lock was taken away by force in the moment it was got.
 ///            ETSLOCK_DEADLOCK - the owner holds the key itself, or its holder waits for the owner.
 ///            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
 ///            ETSLOCK_ERR_NULL - `table` or `out_guard` is NULL, or `key` with a length above 0.

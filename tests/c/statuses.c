@@ -24,7 +24,7 @@
  *                       bad_input
  *   with_locks          WAIT_TIMEOUT CALLBACK_FAILED DEADLOCK many_keys; EXEC_TIMEOUT REVOKED
  *                       CLOSED NO_THREAD statuses; NULL INVALID STRUCT_SIZE NO_MEMORY bad_input
- *   acquire             WAIT_TIMEOUT CLOSED waiting; DEADLOCK deadlock;
+ *   acquire             WAIT_TIMEOUT CLOSED waiting; DEADLOCK deadlock; REVOKED (a race) statuses;
  *                       NULL INVALID STRUCT_SIZE NO_MEMORY bad_input
  *   acquire_locks       WAIT_TIMEOUT DEADLOCK many_keys; REVOKED CLOSED statuses;
  *                       NULL INVALID STRUCT_SIZE NO_MEMORY bad_input
@@ -338,6 +338,74 @@ static void several_keys_lost(void)
     etslock_table_free(victim.table);
 }
 
+/* --- force against acquisitions, at any moment of theirs --- */
+
+struct robber {
+    etslock_table *table;
+    etslock_lock_table *lock_table;
+    int stop; /* touched with the __atomic builtins */
+    long taken;
+};
+
+static void *rob(void *argument)
+{
+    struct robber *robber = argument;
+    while (!__atomic_load_n(&robber->stop, __ATOMIC_SEQ_CST)) {
+        etslock_status status =
+            etslock_lock_table_force_release(robber->lock_table, robber->table, "k", 1);
+        if (CHECK(status == ETSLOCK_OK || status == ETSLOCK_NOT_FOUND))
+            robber->taken += status == ETSLOCK_OK;
+    }
+    return NULL;
+}
+
+/* The number that the key has, or 0. */
+static long published(etslock_table *table)
+{
+    etslock_tuples *tuples = NULL;
+    size_t count = 0;
+    long number = 0;
+    if (etslock_table_lookup(table, "k", 1, &tuples) == ETSLOCK_OK)
+        memcpy(&number, etslock_tuples_data(tuples, &count)[0].value, sizeof number);
+    etslock_tuples_free(tuples);
+    return number;
+}
+
+static void robbed_at_any_moment(void)
+{
+    const long rounds = is_small_scale() ? 2000 : 100000;
+    struct robber robber = {NULL, NULL, 0, 0};
+    long lost = 0, kept = 0, round;
+    pthread_t thread;
+    robber.table = new_table();
+    robber.lock_table = new_lock_table();
+    REQUIRE(pthread_create(&thread, NULL, rob, &robber) == 0);
+
+    CASE("C-8: every lock that force took is REVOKED: as it is got, or when it is given back");
+    for (round = 0; round < rounds; round++) {
+        etslock_options options = patient(robber.lock_table);
+        etslock_guard *guard = NULL;
+        etslock_status status = etslock_acquire(robber.table, "k", 1, &options, &guard);
+        CHECK((guard != NULL) == (status == ETSLOCK_OK));
+        if (guard != NULL) {
+            long next = kept + 1;
+            etslock_guard_insert(guard, "k", 1, &next, sizeof next);
+            status = etslock_guard_release(guard);
+        }
+        CHECK(status == ETSLOCK_OK || status == ETSLOCK_REVOKED);
+        lost += status == ETSLOCK_REVOKED;
+        kept += status == ETSLOCK_OK;
+    }
+    __atomic_store_n(&robber.stop, 1, __ATOMIC_SEQ_CST);
+    REQUIRE(pthread_join(thread, NULL) == 0);
+    CHECK(robber.taken == lost && lost + kept == rounds);
+    CHECK(published(robber.table) == kept);
+    CHECK(count_locks(robber.lock_table, NULL) == 0);
+    CHECK(stats_of(robber.lock_table).forced_releases == (uint64_t)lost);
+    etslock_lock_table_free(robber.lock_table);
+    etslock_table_free(robber.table);
+}
+
 /* --- no thread to be had: in a process of its own, which is short of address space --- */
 
 static int without_threads(void)
@@ -375,6 +443,7 @@ int main(int argc, char **argv)
     several_keys_closed();
     several_keys_revoked();
     several_keys_lost();
+    robbed_at_any_moment();
     CASE("C-17: NO_THREAD with several keys");
     CHECK(run_again(argv[0], "without-threads") == EXIT_SUCCESS);
     return check_report();

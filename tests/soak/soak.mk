@@ -1,13 +1,12 @@
 # The chaos soak, included by the Makefile. Its program goes to build/tests/soak.
 
 .PHONY: soak soak-long soak-program
-MINUTES ?= 10
 
 soak: soak-program ## everything at once for a minute, with books that must balance; SEED=...
 	@scripts/soak.sh 60 $(SEED)
 
 soak-long: soak-program ## the same for ten minutes, or MINUTES=...
-	@scripts/soak.sh $$(($(MINUTES) * 60)) $(SEED)
+	@scripts/soak.sh $$(($(or $(MINUTES),10) * 60)) $(SEED)
 
 soak-program: stage
 	@$(PROGRAMS) build/tests/soak/soak || true
