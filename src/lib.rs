@@ -24,7 +24,8 @@
 //! - **table**: rows in memory, of type set, bag or duplicate bag.
 //! - **tuple**: one `{key, value}`.
 //! - **lock table**: where locks live, apart from the data.
-//! - **entry**: the lock of one key, while somebody holds it or waits for it.
+//! - **entry**: the lock of one key, while somebody waits for it or looks closer.
+//! - **sole**: a lock without an entry: nobody but its holder has been near.
 //! - **hold**: one holding of a lock, from the attempt to the end.
 //! - **guard**: the handle that stands for a hold.
 //! - **worker**: an internal thread that runs callbacks.

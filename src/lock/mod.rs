@@ -11,7 +11,8 @@
 //! | `deadlock`   | who waits for whom, in the whole process                             |
 //! | `tokens`     | fencing tokens                                                       |
 //! | `warm`       | the entries that a thread gave back lately                           |
-//! | `reclaim`    | the lock-free index of entries; the only file that knows the epochs  |
+//! | `reclaim`    | the lock-free index of sole holds and of entries; the only file that |
+//! |              | knows the epochs                                                     |
 //!
 //! Order of mutexes: `deadlock`'s registry, then an entry's state, then a hold's watchers or a
 //! callback's caller. No mutex is held while user code runs.
