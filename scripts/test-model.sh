@@ -45,6 +45,7 @@ a node is unlinked unmarked|neighbours_leave_at_once
 no wake-up|one_holder_at_a_time_and_the_waiter_is_woken
 left in the queue|a_waiter_that_gives_up_leaves_no_trace
 die without looking|those_who_only_look_change_nothing
+wait without looking|closing_races_with_waiting
 count without looking|it_ends_once_and_with_its_last_reference
 alone without looking|alone_is_after_all_others
 watch without a fence|who_watches_is_woken

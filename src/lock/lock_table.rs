@@ -18,7 +18,7 @@ use crate::lock::tokens;
 use crate::lock::warm;
 use crate::options::Queue;
 use crate::process::PerProcess;
-use crate::sync::{Arc, current, park, park_timeout};
+use crate::sync::{Arc, current, park, park_timeout, planted};
 
 /// How often a caller looks before it joins the queue: about as long as an empty section takes.
 const SPINS: u32 = 100;
@@ -699,7 +699,8 @@ impl Claim<'_> {
             lock_table: self.lock_table.clone(),
             scopes: [self.request.scope.id(), lock_table_scope.id()],
         })?;
-        if self.request.scope.is_closed() || lock_table_scope.is_closed() {
+        let is_closed = self.request.scope.is_closed() || lock_table_scope.is_closed();
+        if is_closed && !planted("wait without looking") {
             return Err(Error::Closed);
         }
         if !self.hold.is_in_force() {
@@ -714,5 +715,56 @@ fn sleep(deadline: Deadline, now: Moment) {
     match deadline.remaining(now) {
         Some(left) => park_timeout(left),
         None => park(),
+    }
+}
+
+/// Model: callers of a lock table, beside those who close it. From the sole lock to the queue it is
+/// the code that runs.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use crate::lock::deadlock::Party;
+    use loom::thread;
+
+    fn id() -> LockId {
+        LockId { table: 1, key: Key::new(b"k").unwrap() }
+    }
+
+    /// Waits for the lock in the order of arrival: who spins, or may go first, asks the real clock.
+    fn acquire(lock_table: &LockTable) -> Result<Locked> {
+        let never = Timeout::INFINITE;
+        let mut hold = HoldRef::new(|| Hold::new(never, never, Party::None, false, 0));
+        hold.get_mut().unwrap().set_only(id());
+        let mut locked = lock_table.clone().nothing_yet(hold);
+        let scope = &Scope::new();
+        let spin_delay = Duration::ZERO;
+        let request = Request { wait: never, queue: Queue::Fifo, spin_delay, scope };
+        locked.acquire(&LockIds::One(id().by_ref()), &request).map(|()| locked)
+    }
+
+    /// Gives the lock back, if nobody took it away. Its token.
+    fn release(mut locked: Locked) -> u64 {
+        if locked.hold().end().is_ok() {
+            locked.release_for_good();
+        }
+        locked.hold().token()
+    }
+
+    /// A caller comes to wait while the lock table is closed: it is told, or sees it.
+    #[test]
+    fn closing_races_with_waiting() {
+        loom::model(|| {
+            let lock_table = LockTable::new();
+            let holder = acquire(&lock_table).unwrap();
+            let waiter = {
+                let lock_table = lock_table.clone();
+                thread::spawn(move || acquire(&lock_table).map(release))
+            };
+            lock_table.close();
+            assert_eq!(waiter.join().unwrap(), Err(Error::Closed));
+            release(holder);
+            assert!(lock_table.locks(None).is_empty(), "still locked");
+            assert_eq!(deadlock::waiting(&lock_table.0.scope), 0, "still registered");
+        });
     }
 }
