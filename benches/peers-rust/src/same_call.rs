@@ -20,7 +20,6 @@ fn number(tuples: &etslock::Tuples) -> u64 {
 struct AddOne<S> {
     key: [u8; 8],
     section: S,
-    tuples: Option<Snapshot>,
 }
 
 impl<S: Fn() + Send + Sync + 'static> Callback for AddOne<S> {
@@ -49,7 +48,7 @@ impl Subject for Etslock {
 
     fn add(&self, key: u64, _section: impl Fn()) {
         let key = key.to_ne_bytes();
-        let callback = AddOne { key, section: || {}, tuples: None };
+        let callback = AddOne { key, section: || {} };
         with_lock(self.table.enter(), &[&key], &self.options, callback).end.expect("call");
     }
 }
