@@ -315,7 +315,7 @@ impl LockTable {
             return false;
         }
         hold.open_ahead(now);
-        let put = index.put_sole(hash, hold.clone_mut());
+        let put = index.put_sole(hash, id, hold.clone_mut());
         let taken = put.map_err(|reference| hold.drop_other(reference)).is_ok();
         entry::opened_ahead(hash, hold, taken);
         taken
