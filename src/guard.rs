@@ -8,7 +8,12 @@
 //!     `commit_end` of the hold, and nowhere else (C-7, C-8).
 //! I2. Whoever makes the hold's final step frees the locks; `ended` says what that step was.
 //! I3. A guard covers the keys of its locks and no other.
+//! I4. What is pending belongs to the holder: one thread at a time. Whoever else knows the guard asks
+//!     only what it holds.
 
+#![expect(unsafe_code, reason = "a caller looks at the guard of its callback; argued from I4")]
+
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::mem;
 use std::process;
@@ -21,7 +26,7 @@ use crate::key::LockIds;
 use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Request, Standing, Verdict};
 use crate::options::Options;
 use crate::registry::Opened;
-use crate::sync::{Arc, Mutex, Thread, current, park, park_timeout};
+use crate::sync::{Arc, Thread, current, park, park_timeout};
 use crate::table::{Snapshot, TableType, Tuples, Write};
 
 /// What a guard stands in for.
@@ -130,12 +135,12 @@ impl Staged {
 #[derive(Debug)]
 pub struct Guard {
     holding: Holding,
-    pending: Mutex<Pending>,
+    pending: RefCell<Pending>,
 }
 
 /// What is held, and where its writes go.
 #[derive(Debug)]
-struct Holding {
+pub(crate) struct Holding {
     kind: Kind,
     table: Arc<Opened>,
     locked: Locked,
@@ -152,7 +157,7 @@ struct Pending {
 impl Guard {
     #[inline(always)] // See `with_lock::empty_handed`.
     pub(crate) fn new(kind: Kind, table: Arc<Opened>, locked: Locked) -> Self {
-        Self { holding: Holding { kind, table, locked }, pending: Mutex::default() }
+        Self { holding: Holding { kind, table, locked }, pending: RefCell::default() }
     }
 
     /// Waits for the locks of `ids`, and takes them: the beginning of every holder.
@@ -163,8 +168,12 @@ impl Guard {
         self.holding.locked.acquire(ids, &request)
     }
 
+    pub(crate) fn holding(&self) -> &Holding {
+        &self.holding
+    }
+
     pub(crate) fn hold(&self) -> &HoldRef {
-        self.holding.locked.hold()
+        self.holding.hold()
     }
 
     pub(crate) fn is_acquired(&self) -> bool {
@@ -181,7 +190,7 @@ impl Guard {
         let Holding { table, locked, .. } = &self.holding;
         let index = self.covered(key)?;
         self.status()?;
-        let pending = self.pending.lock();
+        let pending = self.pending.borrow();
         let writes = pending.staged.of(index);
         table.snapshot(locked.key(index).by_ref())?.after(table.table_type(), writes)?.present()
     }
@@ -207,7 +216,7 @@ impl Guard {
     /// Publishes the staged writes and keeps the lock.
     pub fn commit(&self) -> Result<()> {
         self.enter()?;
-        let mut pending = self.pending.lock();
+        let mut pending = self.pending.borrow_mut();
         if pending.staged.is_empty() {
             return self.status();
         }
@@ -219,7 +228,7 @@ impl Guard {
     /// Forgets the unpublished writes.
     pub fn rollback(&self) -> Result<()> {
         self.status()?;
-        self.pending.lock().staged.clear();
+        self.pending.borrow_mut().staged.clear();
         Ok(())
     }
 
@@ -240,7 +249,7 @@ impl Guard {
             return Err(Error::Invalid);
         }
         self.status()?;
-        self.pending.lock().result = Some(boxed_copy(data)?);
+        self.pending.borrow_mut().result = Some(boxed_copy(data)?);
         Ok(())
     }
 
@@ -253,7 +262,7 @@ impl Guard {
     pub fn sleep(&self, time: Timeout) -> Result<()> {
         let until = Moment::now().after(time);
         let thread = current();
-        self.watched_by(thread, || {
+        self.holding.watched_by(thread, || {
             loop {
                 let now = Moment::now();
                 self.status()?;
@@ -299,14 +308,6 @@ impl Guard {
         })
     }
 
-    /// Runs `body` while `thread` is woken when the hold is taken away.
-    pub(crate) fn watched_by<R>(&self, thread: Thread, body: impl FnOnce() -> R) -> R {
-        self.hold().watch(thread.clone());
-        let answer = body();
-        self.hold().unwatch(&thread);
-        answer
-    }
-
     /// Commits and frees the lock, if in time. The end of every successful holder that is its guard's
     /// only owner. Returns what the callback set.
     pub(crate) fn finish(&mut self) -> Result<Option<Box<[u8]>>> {
@@ -326,7 +327,7 @@ impl Guard {
 
     /// As `finish`, while others look at the guard.
     pub(crate) fn finish_shared(&self) -> Result<Option<Box<[u8]>>> {
-        let Pending { mut staged, result } = mem::take(&mut *self.pending.lock());
+        let Pending { mut staged, result } = mem::take(&mut *self.pending.borrow_mut());
         match self.holding.publish(&mut staged, true) {
             Ok(()) => {
                 self.holding.locked.release();
@@ -347,17 +348,6 @@ impl Guard {
         self.holding.answer(standing)
     }
 
-    /// Takes the hold away from the callback if its time is over (C-4).
-    pub(crate) fn expire(&self) -> Verdict {
-        self.holding.expire()
-    }
-
-    /// The hold was lost: sees to it that the locks are free by now, whoever it was that took it
-    /// away. Freeing them twice is harmless, for only their holder's are freed.
-    pub(crate) fn free(&self) {
-        self.holding.locked.release();
-    }
-
     /// Ends the hold if it has not ended, and frees the locks if it was this that ended it (I2).
     fn let_go(&self) {
         // What a forked child inherited is not its own to end (C-16).
@@ -368,10 +358,10 @@ impl Guard {
         if !hold.is_in_force() {
             return;
         }
-        self.pending.lock().staged.clear();
+        self.pending.borrow_mut().staged.clear();
         let now = Moment::now_against(hold.deadline());
         if hold.standing(now) == Standing::Late {
-            self.expire();
+            self.holding.expire();
         } else if hold.end().is_ok() {
             self.holding.locked.release();
         }
@@ -388,7 +378,27 @@ impl Guard {
     fn stage(&self, index: usize, write: impl FnOnce() -> Result<Write>) -> Result<()> {
         self.status()?;
         let write = write()?;
-        self.pending.lock().staged.push(index, write, self.holding.table.table_type())
+        self.pending.borrow_mut().staged.push(index, write, self.holding.table.table_type())
+    }
+}
+
+impl Holding {
+    pub(crate) fn hold(&self) -> &HoldRef {
+        self.locked.hold()
+    }
+
+    /// Runs `body` while `thread` is woken when the hold is taken away.
+    pub(crate) fn watched_by<R>(&self, thread: Thread, body: impl FnOnce() -> R) -> R {
+        self.hold().watch(thread.clone());
+        let answer = body();
+        self.hold().unwatch(&thread);
+        answer
+    }
+
+    /// The hold was lost: sees to it that the locks are free by now, whoever it was that took it
+    /// away. Freeing them twice is harmless, for only their holder's are freed.
+    pub(crate) fn free(&self) {
+        self.locked.release();
     }
 
     /// How a call that ran a callback reports the loss of its lock.
@@ -399,12 +409,10 @@ impl Guard {
             Standing::Live | Standing::Late => None,
         }
     }
-}
 
-impl Holding {
     /// How it stands by the clock.
     fn status(&self) -> Result<()> {
-        let hold = self.locked.hold();
+        let hold = self.hold();
         self.answer(hold.standing(Moment::now_against(hold.deadline())))
     }
 
@@ -422,9 +430,9 @@ impl Holding {
         }
     }
 
-    /// See `Guard::expire`.
-    fn expire(&self) -> Verdict {
-        let verdict = self.locked.hold().expire(Moment::now());
+    /// Takes the hold away from the callback if its time is over (C-4).
+    pub(crate) fn expire(&self) -> Verdict {
+        let verdict = self.hold().expire(Moment::now());
         if verdict == Verdict::Taken {
             self.locked.release_expired();
         }
@@ -460,6 +468,29 @@ impl Holding {
         })?;
         gate.last = last;
         Ok(())
+    }
+}
+
+/// The guard of a callback that runs on one thread, while its caller waits on another.
+pub(crate) struct OnWorker(Guard);
+
+// SAFETY: what is held may be used by any thread; what is pending, by the callback's alone (I4).
+unsafe impl Sync for OnWorker {}
+
+impl OnWorker {
+    pub(crate) fn new(guard: Guard) -> Self {
+        Self(guard)
+    }
+
+    /// For any thread.
+    pub(crate) fn holding(&self) -> &Holding {
+        self.0.holding()
+    }
+
+    /// # Safety
+    /// For the callback's thread alone.
+    pub(crate) unsafe fn for_callback(&self) -> &Guard {
+        &self.0
     }
 }
 

@@ -55,10 +55,6 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(|poison| poison.into_inner())
     }
-
-    pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().unwrap_or_else(|poison| poison.into_inner())
-    }
 }
 
 /// Parking in loom's models. WHY: not loom's own, which forgets a wake-up that comes while the

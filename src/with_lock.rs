@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::exec::{self, Ending, Running, Work};
-use crate::guard::{Guard, Kind};
+use crate::guard::{Guard, Kind, OnWorker};
 use crate::key::{KeyRef, LockIdRef, LockIds};
 use crate::lock::{
     COMMIT_GRACE, Hold, HoldRef, LockInfo, LockTable, Verdict, enter_call, inside_call, leave_call,
@@ -84,8 +84,8 @@ fn begin<C: Callback>(
     guard.acquire(ids, options)?;
     if options.exec.is_zero() {
         // The lock was got, and is given back: there is no time to run anything.
-        guard.expire();
-        return Err(guard.loss().unwrap_or(Error::ExecTimeout));
+        guard.holding().expire();
+        return Err(guard.holding().loss().unwrap_or(Error::ExecTimeout));
     }
     callback.arrange(guard.read(ids)?)
 }
@@ -135,9 +135,10 @@ fn on_worker(
     let mut guard = empty_handed(Kind::OnWorker, table, &ids, options)?;
     let view = begin(&mut guard, &ids, options, &callback)?;
 
+    let guard = OnWorker::new(guard);
     let call = Arc::new(Call { guard, callback, view, answer: Mutex::new(None) });
     // Watched before it starts: the lock may be taken away at once.
-    call.guard.watched_by(current(), || {
+    call.guard.holding().watched_by(current(), || {
         let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
         wait(&call, running, options.on_exec_timeout)
     })
@@ -149,21 +150,21 @@ fn wait<C: Callback>(
     running: Running,
     on_exec_timeout: OnExecTimeout,
 ) -> Result<Answer> {
-    let guard = &call.guard;
+    let held = call.guard.holding();
     loop {
         // It may have been lost before it was watched.
-        if guard.loss().is_none() && running.wait(guard.hold().deadline()) {
+        if held.loss().is_none() && running.wait(held.hold().deadline()) {
             running.collect();
             return call.answer.lock().take().ok_or(Error::CallbackFailed);
         }
-        match guard.expire() {
+        match held.expire() {
             // It was extended, or nothing happened.
             Verdict::InTime => {}
             // The callback is done but for publishing (C-8).
             Verdict::Committing | Verdict::Ended => park_timeout(COMMIT_GRACE),
             Verdict::Taken => break,
             Verdict::Lost(_) => {
-                guard.free();
+                held.free();
                 break;
             }
         }
@@ -171,17 +172,17 @@ fn wait<C: Callback>(
     match on_exec_timeout {
         OnExecTimeout::Join => running.join(),
         OnExecTimeout::Abandon | OnExecTimeout::Kill => {
-            guard.hold().abandon();
-            let late = guard.loss() == Some(Error::ExecTimeout);
+            held.hold().abandon();
+            let late = held.loss() == Some(Error::ExecTimeout);
             running.abandon(late && on_exec_timeout == OnExecTimeout::Kill);
         }
     }
-    Err(guard.loss().unwrap_or(Error::ExecTimeout))
+    Err(held.loss().unwrap_or(Error::ExecTimeout))
 }
 
 /// A callback on a worker, with all that outlives its caller.
 struct Call<C: Callback> {
-    guard: Guard,
+    guard: OnWorker,
     callback: C,
     view: C::View,
     answer: Mutex<Option<Answer>>,
@@ -190,15 +191,15 @@ struct Call<C: Callback> {
 impl<C: Callback> Work for Call<C> {
     fn run(&self) -> i32 {
         self.enter();
-        self.callback.run(&self.guard, &self.view)
+        self.callback.run(self.guard(), &self.view)
     }
 
     fn ended(&self, ending: Ending) {
         leave_call();
-        self.guard.hold().detach();
+        self.guard.holding().hold().detach();
         let answer = match ending {
-            Ending::Returned(code) => decide(&self.guard, code),
-            Ending::ThreadEnded => Answer { code: 0, ..decide(&self.guard, -1) },
+            Ending::Returned(code) => decide(self.guard(), code),
+            Ending::ThreadEnded => Answer { code: 0, ..decide(self.guard(), -1) },
         };
         *self.answer.lock() = Some(answer);
     }
@@ -207,7 +208,13 @@ impl<C: Callback> Work for Call<C> {
 impl<C: Callback> Call<C> {
     /// Apart from `run`, whose frame must own nothing.
     fn enter(&self) {
-        enter_call(self.guard.hold().clone());
+        enter_call(self.guard.holding().hold().clone());
+    }
+
+    #[expect(unsafe_code, reason = "the guard is the callback's alone")]
+    fn guard(&self) -> &Guard {
+        // SAFETY: for `run` and `ended`, which one thread calls after the other.
+        unsafe { self.guard.for_callback() }
     }
 }
 
@@ -230,7 +237,7 @@ fn answer(guard: &Guard, code: i32, end: Result<Option<Box<[u8]>>>) -> Answer {
         Ok(data) => Answer { end: Ok(()), code, data },
         Err(Error::CallbackFailed) => Answer { end: Err(Error::CallbackFailed), code, data: None },
         // A lock that was taken away by the clock is a timeout to the call, however it is seen.
-        Err(error) => Answer::without_callback(guard.loss().unwrap_or(error)),
+        Err(error) => Answer::without_callback(guard.holding().loss().unwrap_or(error)),
     }
 }
 

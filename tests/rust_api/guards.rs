@@ -174,13 +174,17 @@ fn a_sleeping_holder_wakes_when_it_is_revoked() {
     let scene = Scene::new();
     let guard = scene.acquire(b"k");
     thread::scope(|scope| {
-        let sleeper = scope.spawn(|| guard.sleep(Timeout::INFINITE));
+        let sleeper = scope.spawn(move || {
+            let ended = guard.sleep(Timeout::INFINITE);
+            (guard, ended)
+        });
         // Mostly after it has fallen asleep; right in either order.
         thread::sleep(Duration::from_millis(20));
         etslock::force_release(scene.lock_table(), &scene.table, b"k").unwrap();
-        assert_eq!(sleeper.join().unwrap(), Err(Error::Revoked));
+        let (guard, ended) = sleeper.join().unwrap();
+        assert_eq!(ended, Err(Error::Revoked));
+        assert_eq!(guard.sleep(Timeout::millis(0)), Err(Error::Revoked));
     });
-    assert_eq!(guard.sleep(Timeout::millis(0)), Err(Error::Revoked));
 }
 
 #[test]
