@@ -76,21 +76,29 @@ impl Staged {
     }
 
     #[inline(always)] // As `stage`.
-    fn push(&mut self, index: usize, write: Write, r#type: TableType) -> Result<()> {
-        let overrides = write.is_final(r#type);
+    fn push(
+        &mut self,
+        index: usize,
+        write: impl FnOnce() -> Result<Write>,
+        r#type: TableType,
+    ) -> Result<()> {
         match self {
             // WHY: forgotten. There is nothing to drop, which the compiler does not see.
-            Staged::None => mem::forget(mem::replace(self, Staged::One(index, write))),
-            Staged::One(first, before) if overrides && *first == index => *before = write,
-            _ => self.push_more(index, write, overrides)?,
+            Staged::None => mem::forget(mem::replace(self, Staged::One(index, write()?))),
+            _ => self.push_more(index, write()?, r#type)?,
         }
         Ok(())
     }
 
     #[inline(never)]
-    fn push_more(&mut self, index: usize, write: Write, overrides: bool) -> Result<()> {
+    fn push_more(&mut self, index: usize, write: Write, r#type: TableType) -> Result<()> {
+        let overrides = write.is_final(r#type);
         let mut batches = match mem::take(self) {
             Staged::None => BTreeMap::new(),
+            Staged::One(first, _) if overrides && first == index => {
+                *self = Staged::One(index, write);
+                return Ok(());
+            }
             Staged::One(first, before) => {
                 BTreeMap::from([(first, Batch { writes: vec![before], room: Vec::new() })])
             }
@@ -377,7 +385,6 @@ impl Guard {
     #[inline(always)]
     fn stage(&self, index: usize, write: impl FnOnce() -> Result<Write>) -> Result<()> {
         self.status()?;
-        let write = write()?;
         self.pending.borrow_mut().staged.push(index, write, self.holding.table.table_type())
     }
 }
