@@ -24,6 +24,12 @@ enum Repr {
     Shared(Arc<Box<[u8]>>),
 }
 
+/// A byte string of up to `INLINE` bytes.
+///
+/// WHY: its words apart. They are copied one by one, also when they were stored so a moment ago.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Short(Len, u64, u64);
+
 /// Zero behind the length.
 #[derive(Clone, Copy, PartialEq)]
 #[repr(align(8))]
@@ -50,7 +56,7 @@ impl Words {
 }
 
 /// A length up to `INLINE`, in a word that leaves room for the tag of `Repr`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 #[rustfmt::skip]
 enum Len { L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15, L16 }
@@ -62,6 +68,14 @@ impl Len {
         const ALL: [Len; INLINE + 1] =
             [L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15, L16];
         ALL.get(source.len()).copied()
+    }
+}
+
+impl From<Short> for Bytes {
+    #[inline]
+    fn from(Short(len, low, high): Short) -> Self {
+        let words = u128::from(high) << 64 | u128::from(low);
+        Self(Repr::Inline(len, Words(words.to_le_bytes())))
     }
 }
 
@@ -78,6 +92,18 @@ impl Bytes {
     #[cold]
     fn shared_copy_of(source: &[u8]) -> Result<Self> {
         Ok(Self(Repr::Shared(Arc::new(boxed_copy(source)?))))
+    }
+
+    /// What they are, if they are short.
+    #[inline]
+    pub(crate) fn short(&self) -> Option<Short> {
+        match self.0 {
+            Repr::Inline(len, Words(words)) => {
+                let words = u128::from_le_bytes(words);
+                Some(Short(len, words as u64, (words >> 64) as u64))
+            }
+            Repr::Shared(_) => None,
+        }
     }
 
     #[inline]

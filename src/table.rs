@@ -14,6 +14,8 @@
 //! I5. One map guard per look at the map, never held over a wait for anything but a row's mutex.
 //! I6. Rows that a thread used lately stay at hand for its next call. One that has left its map is
 //!     found empty (I2), and one whose table has gone is never asked for: no number comes twice.
+//! I7. Under the mutex of a row its version changes before its tuples do. So who has copied a tuple
+//!     under the mutex has the tuple there is, as long as the version is the one it was copied at.
 
 use std::borrow::Borrow;
 use std::cell::RefCell;
@@ -25,7 +27,7 @@ use std::hash::{Hash, Hasher};
 use std::mem;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Short};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyRef, Prehashed};
 use crate::process;
@@ -80,6 +82,14 @@ impl Values {
         match self {
             Values::One(value) => std::slice::from_ref(value),
             Values::Many(values) => values,
+        }
+    }
+
+    /// The only one, if it is short.
+    fn short_only(&self) -> Option<Short> {
+        match self {
+            Values::One(value) => value.short(),
+            Values::Many(_) => None,
         }
     }
 }
@@ -251,9 +261,26 @@ fn count(values: &Option<Values>) -> usize {
 /// One key and its tuples. `None`: it has left the map (I2).
 #[derive(Debug)]
 struct Row {
-    table: u64,
     key: Key,
+    version: AtomicU64,
     values: Mutex<Option<Values>>,
+}
+
+impl Row {
+    fn new(key: Key, values: Option<Values>) -> Self {
+        Self { key, version: AtomicU64::new(0), values: Mutex::new(values) }
+    }
+
+    /// ORDERING: coherence is all it takes (I7). A change comes before what is done after it, and so
+    /// does its version.
+    fn version(&self) -> u64 {
+        self.version.load(Relaxed)
+    }
+
+    /// To be called under the mutex, before the tuples change (I7).
+    fn next_version(&self) {
+        self.version.store(self.version() + 1, Relaxed);
+    }
 }
 
 /// A row in the map, found by its key.
@@ -338,11 +365,31 @@ impl PartialEq for Place {
 
 impl Eq for Place {}
 
+/// A row at hand.
+#[derive(Debug)]
+struct Known {
+    table: u64,
+    row: Arc<Row>,
+    /// Its tuple, if it has a short one only, and the version it was copied at (I7).
+    ///
+    /// WHY: to read it takes no mutex, and those who read a key all the time do not wait for each
+    /// other. Short, for what is at hand must not keep memory.
+    copy: Option<Short>,
+    version: u64,
+}
+
+impl Known {
+    /// The tuple of a row that has a short one only, as far as is known.
+    fn only_tuple(&self) -> Option<Short> {
+        self.copy.filter(|_| self.version == self.row.version())
+    }
+}
+
 /// The rows that this thread used lately (I6).
 ///
 /// WHY: a look at the map, with its guard, costs as much as everything else that a small read does,
 /// and a call with a lock looks twice. One place for a key: a look is one comparison.
-type Lately = [Option<Arc<Row>>; 8];
+type Lately = [Option<Known>; 8];
 
 thread_local! {
     /// Made after the thread-locals that the map needs, so that it ends before them.
@@ -508,10 +555,28 @@ impl Table {
 
     /// The tuples of a key, perhaps none.
     pub(crate) fn snapshot(&self, key: KeyRef<'_>) -> Result<Tuples> {
-        let view =
-            |key: &Key, values: &mut _| Tuples { key: key.clone(), values: Clone::clone(values) };
+        if let Some(tuples) = self.at_hand(key) {
+            return Ok(tuples);
+        }
+        let view = |row: &Row, values: &mut Option<Values>| Tuples {
+            key: row.key.clone(),
+            values: values.clone(),
+        };
         let none = || Ok(Tuples { key: key.to_key()?, values: None });
         self.with_row(key, view).map_or_else(none, Ok)
+    }
+
+    /// The tuples of a key that has a short one only, if this thread used it lately.
+    #[inline]
+    fn at_hand(&self, key: KeyRef<'_>) -> Option<Tuples> {
+        let find = |lately: &RefCell<Lately>| {
+            let mut lately = lately.borrow_mut();
+            let place = key.place(&mut *lately).as_ref();
+            let known = place.filter(|known| self.is_row_of(known, key))?;
+            let values = Some(Values::One(known.only_tuple()?.into()));
+            Some(Tuples { key: known.row.key.clone(), values })
+        };
+        LATELY.try_with(find).ok().flatten()
     }
 
     /// Takes the memory that `writes` to a key need: in the list of its tuples, or else in the one
@@ -545,7 +610,8 @@ impl Table {
     #[inline]
     fn edit<R>(&self, key: &Key, mut change: impl FnMut(&mut Option<Values>) -> R) -> R {
         loop {
-            let changed = self.with_row(key.by_ref(), |_, values| {
+            let changed = self.with_row(key.by_ref(), |row, values| {
+                row.next_version();
                 let before = count(values);
                 let answer = change(values);
                 self.add_tuples(before, count(values));
@@ -571,8 +637,8 @@ impl Table {
         let answer = change(&mut values);
         let added = count(&values);
         if added > 0 {
-            let row = Row { table: self.id, key: key.clone(), values: Mutex::new(values) };
-            self.rows.try_insert(Place(Arc::new(row)), (), &self.enter()).ok()?;
+            let row = Arc::new(Row::new(key.clone(), values));
+            self.rows.try_insert(Place(row), (), &self.enter()).ok()?;
             self.add_tuples(0, added);
         }
         Some(answer)
@@ -583,7 +649,7 @@ impl Table {
     fn with_row<R>(
         &self,
         key: KeyRef<'_>,
-        mut body: impl FnMut(&Key, &mut Option<Values>) -> R,
+        mut body: impl FnMut(&Row, &mut Option<Values>) -> R,
     ) -> Option<R> {
         let at_hand = |lately: &RefCell<Lately>| {
             self.with_row_at(key.place(&mut *lately.borrow_mut()), key, &mut body)
@@ -592,13 +658,13 @@ impl Table {
             return answer;
         }
         let mut answer = None;
-        self.with_row_of_map(key, &mut |key, values| answer = Some(body(key, values)));
+        self.with_row_of_map(key, &mut |row, values| answer = Some(body(row, values)));
         answer
     }
 
     /// As `with_row`, on a thread whose locals have ended, and which keeps nothing.
     #[cold]
-    fn with_row_of_map(&self, key: KeyRef<'_>, body: &mut dyn FnMut(&Key, &mut Option<Values>)) {
+    fn with_row_of_map(&self, key: KeyRef<'_>, body: &mut dyn FnMut(&Row, &mut Option<Values>)) {
         self.with_row_at(&mut None, key, &mut &mut *body);
     }
 
@@ -606,18 +672,21 @@ impl Table {
     #[inline(always)]
     fn with_row_at<R>(
         &self,
-        place: &mut Option<Arc<Row>>,
+        place: &mut Option<Known>,
         key: KeyRef<'_>,
-        body: &mut impl FnMut(&Key, &mut Option<Values>) -> R,
+        body: &mut impl FnMut(&Row, &mut Option<Values>) -> R,
     ) -> Option<R> {
         loop {
-            let row = match place {
-                Some(row) if row.table == self.id && row.key.is(key) => row,
-                _ => place.insert(self.row(key)?),
+            let known = match place {
+                Some(known) if self.is_row_of(known, key) => known,
+                _ => self.find(key, place)?,
             };
-            let mut values = row.values.lock();
+            let mut values = known.row.values.lock();
             if values.is_some() {
-                return Some(body(&row.key, &mut values));
+                let answer = body(&known.row, &mut values);
+                known.copy = values.as_ref().and_then(Values::short_only);
+                known.version = known.row.version();
+                return Some(answer);
             }
             // It has left the map (I2).
             drop(values);
@@ -625,12 +694,18 @@ impl Table {
         }
     }
 
-    /// The row of a key in the map.
+    fn is_row_of(&self, known: &Known, key: KeyRef<'_>) -> bool {
+        known.table == self.id && known.row.key.is(key)
+    }
+
+    /// Finds the row of a key in the map, and keeps it at hand.
     #[inline(never)]
-    fn row(&self, key: KeyRef<'_>) -> Option<Arc<Row>> {
+    fn find<'a>(&self, key: KeyRef<'_>, place: &'a mut Option<Known>) -> Option<&'a mut Known> {
         let guard = self.enter();
         let key: &dyn Keyed = &key;
-        self.rows.get_key_value(key, &guard).map(|(place, ())| Arc::clone(&place.0))
+        let (Place(row), ()) = self.rows.get_key_value(key, &guard)?;
+        let row = Arc::clone(row);
+        Some(place.insert(Known { table: self.id, row, copy: None, version: 0 }))
     }
 
     fn remove(&self, key: &Key) {

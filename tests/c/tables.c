@@ -1262,6 +1262,180 @@ static void everything_among_threads(void)
     }
 }
 
+/* --- reads beside writes of other threads --- */
+
+static void put_b(etslock_table *table)
+{
+    CHECK_STATUS(put(table, "k", "b"), ETSLOCK_OK);
+}
+
+static void put_other(etslock_table *table)
+{
+    CHECK_STATUS(put(table, "k", "other"), ETSLOCK_OK);
+}
+
+static void put_long(etslock_table *table)
+{
+    CHECK_STATUS(put(table, "k", "a-value-that-is-not-kept-in-place"), ETSLOCK_OK);
+}
+
+static void put_new_a(etslock_table *table)
+{
+    CHECK_STATUS(put_new(table, "k", "a"), ETSLOCK_OK);
+}
+
+static void drop_k(etslock_table *table)
+{
+    CHECK_STATUS(drop(table, "k"), ETSLOCK_OK);
+}
+
+static void drop_and_put_b(etslock_table *table)
+{
+    drop_k(table);
+    put_b(table);
+}
+
+static void drop_b(etslock_table *table)
+{
+    CHECK_STATUS(drop_tuple(table, "k", "b"), ETSLOCK_OK);
+}
+
+static void take_k(etslock_table *table)
+{
+    etslock_tuples *tuples = NULL;
+    CHECK_STATUS(etslock_table_take(table, "k", 1, &tuples), ETSLOCK_OK);
+    etslock_tuples_free(tuples);
+}
+
+static void clear(etslock_table *table)
+{
+    CHECK_STATUS(etslock_table_clear(table), ETSLOCK_OK);
+}
+
+static void put_c_by_guard(etslock_table *table)
+{
+    etslock_guard *guard = NULL;
+    CHECK_STATUS(etslock_acquire(table, "k", 1, NULL, &guard), ETSLOCK_OK);
+    CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "c", 1), ETSLOCK_OK);
+    CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
+}
+
+struct change {
+    int32_t type;
+    void (*make)(etslock_table *table);
+    const char *then; /* the values */
+};
+
+static const struct change changes[] = {
+    {ETSLOCK_SET, put_b, "b"},
+    {ETSLOCK_SET, put_other, "other"},
+    {ETSLOCK_SET, put_long, "a-value-that-is-not-kept-in-place"},
+    {ETSLOCK_SET, put_c_by_guard, "c"},
+    {ETSLOCK_SET, drop_b, "a"},
+    {ETSLOCK_SET, drop_k, ""},
+    {ETSLOCK_SET, drop_and_put_b, "b"},
+    {ETSLOCK_SET, take_k, ""},
+    {ETSLOCK_SET, clear, ""},
+    {ETSLOCK_BAG, put_b, "a b"},
+    {ETSLOCK_BAG, put_c_by_guard, "a c"},
+    {ETSLOCK_BAG, drop_k, ""},
+    {ETSLOCK_DUPLICATE_BAG, put_b, "a b"},
+    {ETSLOCK_DUPLICATE_BAG, drop_and_put_b, "b"},
+};
+
+struct elsewhere {
+    etslock_table *table;
+    void (*make)(etslock_table *table);
+};
+
+static void *make_elsewhere(void *argument)
+{
+    const struct elsewhere *elsewhere = argument;
+    elsewhere->make(elsewhere->table);
+    return NULL;
+}
+
+static void change_elsewhere(etslock_table *table, void (*make)(etslock_table *table))
+{
+    struct elsewhere elsewhere = {table, make};
+    pthread_t thread;
+    REQUIRE(pthread_create(&thread, NULL, make_elsewhere, &elsewhere) == 0);
+    REQUIRE(pthread_join(thread, NULL) == 0);
+}
+
+static void reads_follow_other_threads(void)
+{
+    size_t i;
+    CASE("a thread that reads a key all the time sees every change of another thread");
+    for (i = 0; i < COUNT_OF(changes); i++) {
+        const struct change *change = &changes[i];
+        etslock_table *table = new_table_of(change->type);
+        change_elsewhere(table, put_new_a);
+        CHECK_ROW(table, "k", "a");
+        CHECK_ROW(table, "k", "a");
+        change_elsewhere(table, change->make);
+        CHECK_ROW(table, "k", change->then);
+        CHECK_ROW(table, "k", change->then);
+        if (change->then[0] == '\0') {
+            change_elsewhere(table, put_new_a);
+            CHECK_ROW(table, "k", "a");
+        }
+        etslock_table_free(table);
+    }
+}
+
+struct climb {
+    pthread_t thread;
+    etslock_table *table;
+    int64_t *written; /* shared; touched with the __atomic builtins */
+    int64_t top;
+};
+
+static void *climb(void *argument)
+{
+    struct climb *climb = argument;
+    int64_t value = 0;
+    while (value < climb->top) {
+        CHECK_STATUS(etslock_table_update_counter(climb->table, "k", 1, 1, 0, &value), ETSLOCK_OK);
+        __atomic_store_n(climb->written, value, __ATOMIC_SEQ_CST);
+    }
+    return NULL;
+}
+
+static void *watch_climb(void *argument)
+{
+    struct climb *climb = argument;
+    int64_t value = 0;
+    while (value < climb->top) {
+        int64_t before = value;
+        int64_t written = __atomic_load_n(climb->written, __ATOMIC_SEQ_CST);
+        value = number_of(climb->table, "k");
+        REQUIRE(value >= written && value >= before);
+        if (value == before)
+            sched_yield();
+    }
+    return NULL;
+}
+
+static void reads_never_go_back(void)
+{
+    struct climb climbers[HANDS];
+    etslock_table *table = new_table();
+    int64_t written = 0, zero;
+    int i;
+    CASE("reads beside a writer see what it has written, and never what was before");
+    CHECK_STATUS(etslock_table_update_counter(table, "k", 1, 0, 0, &zero), ETSLOCK_OK);
+    for (i = 0; i < HANDS; i++) {
+        struct climb it = {0, table, &written, scaled(200000)};
+        climbers[i] = it;
+        REQUIRE(pthread_create(&climbers[i].thread, NULL, i == 0 ? climb : watch_climb,
+                               &climbers[i]) == 0);
+    }
+    for (i = 0; i < HANDS; i++)
+        REQUIRE(pthread_join(climbers[i].thread, NULL) == 0);
+    etslock_table_free(table);
+}
+
 int main(void)
 {
     size_t i;
@@ -1284,5 +1458,7 @@ int main(void)
     takes_among_threads();
     bags_among_threads();
     everything_among_threads();
+    reads_follow_other_threads();
+    reads_never_go_back();
     return check_report();
 }
