@@ -56,7 +56,8 @@ tsan)
     once=$(std_symbol 3std3sys4sync4once5futex.*4Once4call)
     scope=$(std_symbol 3std6thread6scoped.*29decrement_num_running_threads)
     names=(-D "LOCK_CONTENDED=$lock" -D "ONCE_CALL=$once" -D "SCOPE_LEFT=$scope")
-    std=(-Wl,--wrap="$lock" -Wl,--wrap="$once" -Wl,--wrap="$scope")
+    std=(-Wl,--wrap="$lock" -Wl,--wrap="$once" -Wl,--wrap="$scope"
+        -Wl,--wrap=__tsan_atomic64_fetch_sub)
     support+=("${std[@]}" -Wl,--wrap=nanosleep -Wl,--wrap=read)
     for argument in "$directory/support.o" "${std[@]}"; do
         rustflags+=" -Clink-arg=$argument"
