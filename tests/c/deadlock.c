@@ -74,6 +74,15 @@ static void end_party(struct party *party, etslock_status wanted)
     sem_destroy(&party->holds);
 }
 
+/* A waiter is found in a cycle once it is registered, a moment after it has joined the queue. `all`
+ * are registered then.
+ */
+static void await_waiter(etslock_table *table, const char *key, uint64_t all)
+{
+    await_queue(NULL, table, key, 1);
+    await_waiting(NULL, all);
+}
+
 static void two_threads(void)
 {
     etslock_table *table = new_table();
@@ -85,7 +94,7 @@ static void two_threads(void)
 
     CASE("C-13: a cycle of two threads: the closer is refused at once, the other goes on");
     start_party(&other, table, "a", "b", 0);
-    await_queue(NULL, table, "b", 1);
+    await_waiter(table, "b", 1);
     begin = now_ms();
     CHECK_STATUS(acquire(table, "a", 0, 60000, &refused), ETSLOCK_DEADLOCK);
     CHECK(now_ms() - begin < 10000);
@@ -130,9 +139,9 @@ static void three_threads(void)
 
     CASE("C-13: a cycle of three threads");
     start_party(&two, table, "b", "c", 0);
-    await_queue(NULL, table, "c", 1);
+    await_waiter(table, "c", 1);
     start_party(&one, table, "a", "b", 0);
-    await_queue(NULL, table, "b", 1);
+    await_waiter(table, "b", 2);
     CHECK_STATUS(acquire(table, "a", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(etslock_guard_release(c), ETSLOCK_OK);
@@ -160,7 +169,7 @@ static void a_key_of_several(void)
         struct party other;
         CHECK_STATUS(etslock_acquire_locks(table, keys, 3, &options, &several), ETSLOCK_OK);
         start_party(&other, table, "b", names[i], 0);
-        await_queue(NULL, table, names[i], 1);
+        await_waiter(table, names[i], 1);
         CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
         CHECK_STATUS(etslock_guard_release(several), ETSLOCK_OK);
         end_party(&other, ETSLOCK_OK);
@@ -243,7 +252,7 @@ static int32_t close_the_cycle(etslock_guard *guard, const etslock_tuple *tuples
     etslock_guard *inner = NULL;
     (void)guard, (void)tuples, (void)tuple_count;
     nest->entered++;
-    await_queue(NULL, nest->table, "b", 1);
+    await_waiter(nest->table, "b", 1);
     nest->status = acquire(nest->table, "a", 0, ETSLOCK_INFINITE, &inner);
     return 0;
 }
@@ -335,7 +344,7 @@ static void a_cycle_through_a_waiting_caller(void)
     party.table = table;
     REQUIRE(sem_init(&party.holds, 0, 0) == 0);
     REQUIRE(pthread_create(&party.thread, NULL, hold_a_and_call_under_b, &party) == 0);
-    await_queue(NULL, table, "c", 1);
+    await_waiter(table, "c", 1);
     CHECK_STATUS(acquire(table, "a", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(etslock_guard_release(c), ETSLOCK_OK);
@@ -367,7 +376,7 @@ static void logical_owners(void)
     CASE("C-13: a cycle of logical owners, one of them spread over two threads");
     b = hold_as(table, "b", 8);
     start_party(&party, table, NULL, "b", 7);
-    await_queue(NULL, table, "b", 1);
+    await_waiter(table, "b", 1);
     CHECK_STATUS(acquire(table, "a", 8, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(etslock_guard_release(b), ETSLOCK_OK);
     end_party(&party, ETSLOCK_OK);
@@ -376,7 +385,7 @@ static void logical_owners(void)
     CASE("C-13: a logical owner and a thread");
     a = hold_as(table, "a", 0);
     start_party(&party, table, "b", "a", 9);
-    await_queue(NULL, table, "a", 1);
+    await_waiter(table, "a", 1);
     CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(acquire(table, "b", 10, 20, &guard), ETSLOCK_WAIT_TIMEOUT);
     CHECK_STATUS(etslock_guard_release(a), ETSLOCK_OK);
@@ -431,7 +440,7 @@ static void no_owner(void)
     b = hold_as(table, "b", 0);
     CHECK_STATUS(acquire(table, "b", ETSLOCK_OWNER_NONE, 20, &guard), ETSLOCK_WAIT_TIMEOUT);
     start_party(&party, table, "c", "b", ETSLOCK_OWNER_NONE);
-    await_queue(NULL, table, "b", 1);
+    await_waiter(table, "b", 1);
     CHECK_STATUS(acquire(table, "c", 0, 20, &guard), ETSLOCK_WAIT_TIMEOUT);
     CHECK(stats_of(NULL).deadlocks == deadlocks);
     CHECK_STATUS(etslock_guard_release(b), ETSLOCK_OK);
@@ -450,7 +459,7 @@ static void a_revoked_guard_leaves_the_graph(void)
 
     CASE("C-13: a revoked guard leaves the graph at once");
     start_party(&party, table, "b", "a", 0);
-    await_queue(NULL, table, "a", 1);
+    await_waiter(table, "a", 1);
     CHECK_STATUS(acquire(table, "b", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_DEADLOCK);
     CHECK_STATUS(etslock_lock_table_force_release(NULL, table, "b", 1), ETSLOCK_OK);
     /* The party waits on with a guard that is worth nothing; "b" belongs to somebody else. */
@@ -508,7 +517,7 @@ static void an_abandoned_callback_leaves_the_graph(void)
     CHECK_STATUS(etslock_with_lock(table, "a", 1, outlive, &outliving, &options, NULL),
                  ETSLOCK_EXEC_TIMEOUT);
     sem_post(&outliving.may_wait);
-    await_queue(NULL, table, "mine", 1);
+    await_waiter(table, "mine", 1);
     CHECK_STATUS(acquire(table, "a", 0, ETSLOCK_INFINITE, &guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(mine), ETSLOCK_OK);
