@@ -70,13 +70,13 @@ impl Slot {
 
 /// How long it has paid lately to spin before sleeping. Used by one side, one thread at a time.
 ///
-/// WHY: a wake-up costs as much as `FULL` looks, so more never pays. Where the other side is slow
-/// to come, or has no core to run on, spinning only burns its time: the patience halves with each
-/// failure, and is tried in full now and then.
+/// WHY: a wake-up costs as much as `FULL` looks at most, so more never pays. Where the other side is
+/// slow to come, or has no core to run on, spinning only burns its time: the patience halves with
+/// each failure, and is tried again for `BRIEF` looks now and then.
 ///
 /// WHY: not none in a crowd. One caller and one worker that are awake serve each other for a time
 /// slice, while the rest sleep: with eight callers on two cores seven times as many calls as without
-/// (`make bench`, B7), beside threads that take all cores as well. `CROWDED` looks are less than it
+/// (`make bench`, B7), beside threads that take all cores as well. `BRIEF` looks are less than it
 /// costs to sleep and be woken on a busy core.
 #[derive(Default)]
 struct Patience {
@@ -86,18 +86,15 @@ struct Patience {
 
 impl Patience {
     const FULL: u32 = 2_000;
-    const CROWDED: u32 = 400;
-    const TRIED_IN_FULL: u32 = 16;
+    const BRIEF: u32 = 400;
+    const TRIED_AGAIN: u32 = 16;
 
     // ORDERING of both: guesses, which nothing else depends on.
     fn begin(&self) -> u32 {
         let waits = self.waits.load(Relaxed);
         self.waits.store(waits.wrapping_add(1), Relaxed);
-        if waits.is_multiple_of(Self::TRIED_IN_FULL) {
-            Self::FULL
-        } else {
-            self.spins.load(Relaxed)
-        }
+        let least = if waits.is_multiple_of(Self::TRIED_AGAIN) { Self::BRIEF } else { 0 };
+        self.spins.load(Relaxed).max(least)
     }
 
     fn end(&self, spins: u32, came: bool) {
@@ -162,14 +159,19 @@ pub(crate) fn start(work: Arc<dyn Work>) -> Result<Running> {
     let in_flight = pool.in_flight.fetch_add(1, Relaxed) + 1;
     let most_spins = match cores() {
         1 => 0, // Nobody works while somebody spins.
-        cores if in_flight > cores / 2 => Patience::CROWDED,
+        cores if in_flight > cores / 2 => Patience::BRIEF,
         _ => Patience::FULL,
     };
     worker.slot.most_spins.store(most_spins, Relaxed); // ORDERING: a hint.
     let sleeps = worker.slot.job.post();
     let running = Running(worker);
     match warm {
-        Some(_) if sleeps => running.0.wake(),
+        Some(_) if sleeps => {
+            running.0.wake();
+            // WHY: the worker may have been woken on this core, where it would have to wait until the
+            // caller has stopped spinning.
+            std::thread::yield_now();
+        }
         Some(_) => {}
         // Work that was posted before its thread began is seen by it without a wake-up.
         None => {
@@ -367,7 +369,7 @@ impl Worker {
                 }
                 job.worker_awake();
             }
-            if retires.is_past(Moment::now()) && !job.is_posted() {
+            if !job.is_posted() && retires.is_past(Moment::now()) {
                 if self.retire() {
                     return None;
                 }
