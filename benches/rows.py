@@ -134,6 +134,8 @@ def judge(m):
             "p50", "pool", 1 / 20, 1 / 60, others=pools, scale=1e-3)
     compare("B6", "worker call, 1 caller, 100 us apart, p50", "us", worker, "calls-apart", "p50", "pool", 1.0,
             None, others=pools, scale=1e-3)
+    compare("B6", "worker call, 1 caller, 100 us apart, p90", "us", worker, "calls-apart", "p90", "pool", None,
+            None, others=pools, scale=1e-3)
     alone("B6", "idle after calls: cores used (0.001 is within what the measuring costs)", "",
           m.of(worker, "calls-apart", "idle_cpu").values(), 0.001,
           peers={"pool": m.median("pool", "calls-apart", "idle_cpu") or 0})
