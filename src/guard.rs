@@ -516,5 +516,9 @@ impl Drop for OpenGate<'_> {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.let_go();
+        if self.enter().is_err() {
+            // The table is the parent's, and a thread that is not here may have been at work in it.
+            mem::forget(Arc::clone(&self.holding.table));
+        }
     }
 }

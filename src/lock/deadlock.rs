@@ -197,12 +197,16 @@ impl Here {
         if self.call.get().is_null() { Party::Thread(self.number()) } else { self.callback() }
     }
 
-    /// The callback that runs here.
+    /// The callback that runs here; in a child that it forked, the thread alone.
     #[cold]
     fn callback(&self) -> Party {
         // SAFETY: `inside_call` borrows it, and `enter_call` owns a reference, until they end.
         let call = unsafe { self.call.get().as_ref() };
-        call.map_or(Party::None, |call| Party::Call(call.as_owner()))
+        match call.filter(|call| call.enter().is_ok()) {
+            Some(call) => Party::Call(call.as_owner()),
+            // WHY: a thread of the parent may have been about to make it an owner (C-16).
+            None => Party::Thread(self.number()),
+        }
     }
 }
 

@@ -397,6 +397,10 @@ impl Hold {
 
     /// The callback has ended. By the thread that ran it: nobody makes it an owner meanwhile.
     pub(crate) fn detach(&self) {
+        // What a forked child inherited is not touched (C-16).
+        if self.enter().is_err() {
+            return;
+        }
         self.attached.store(false, Relaxed); // ORDERING: see `as_owner`.
         if let Some(owner) = self.rare.get().and_then(|rare| rare.owner.get()) {
             owner.detach();
@@ -458,6 +462,70 @@ impl Hold {
 
     pub(super) fn locks(&self) -> &[EntryRef] {
         self.rare.get().and_then(|rare| rare.locks.get()).map_or(&[], |locks| locks)
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::lock::deadlock::{Owner, enter_call, leave_call};
+    use crate::lock::hold_ref::HoldRef;
+    use crate::process;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    /// Runs `body` in a forked child, which ends with its answer. `None`: it hung.
+    #[expect(unsafe_code, reason = "a fork, and what can be done about the child")]
+    fn in_child(body: impl FnOnce() -> bool) -> Option<bool> {
+        // SAFETY: the child runs `body` and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            process::after_fork_in_child();
+            let code = if body() { 0 } else { 1 };
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(code) };
+        }
+        let mut state = 0;
+        for _ in 0..1_000 {
+            // SAFETY: a child of this process, and a valid place.
+            if unsafe { libc::waitpid(child, &mut state, libc::WNOHANG) } == child {
+                return Some(libc::WIFEXITED(state) && libc::WEXITSTATUS(state) == 0);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        // SAFETY: a child of this process.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        None
+    }
+
+    /// A callback forks while another thread makes it an owner: the child does not wait for a thread
+    /// that it does not have (C-16).
+    #[test]
+    fn a_child_does_not_wait_for_what_a_thread_of_its_parent_was_about_to_do() {
+        let (exec, fail) = (Timeout::INFINITE, Timeout::INFINITE);
+        let hold = HoldRef::new(|| Hold::new(exec, fail, Party::Logical(1), true, 0));
+        enter_call(hold.clone());
+        thread::scope(|scope| {
+            let (say_begun, has_begun) = channel();
+            let (say_forked, has_forked) = channel();
+            let hold = &hold;
+            scope.spawn(move || {
+                hold.rare().owner.get_or_init(|| {
+                    say_begun.send(()).unwrap();
+                    has_forked.recv().unwrap();
+                    Call::of(Party::None)
+                });
+            });
+            has_begun.recv().unwrap();
+            let answer = in_child(|| {
+                let (party, _) = Owner::Current.resolve();
+                hold.detach();
+                matches!(party, Party::Thread(_))
+            });
+            say_forked.send(()).unwrap();
+            assert_eq!(answer, Some(true));
+        });
+        leave_call();
     }
 }
 

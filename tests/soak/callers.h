@@ -60,10 +60,10 @@ static enum behaviour draw_behaviour(uint64_t *random, const struct call *call)
     static const uint64_t weights[BEHAVIOURS] = {
         [WRITE] = 300,     [READ] = 100,   [SLEEP] = 100,       [COMMIT_TWICE] = 100,
         [ROLL_BACK] = 40,  [FAIL] = 40,    [EXTEND] = 40,       [NEST] = 60,
-        [RELOCK] = 30,     [FORK] = 1,     [EXIT_THREAD] = 20,  [MOVE] = 60,
+        [RELOCK] = 30,     [FORK] = 8,     [EXIT_THREAD] = 20,  [MOVE] = 60,
         [RUN_AWAY] = 20,   [DROP] = 20,    [SLEEP_TILL_LOST] = 10, [LINGER] = 2,
         [DIE] = 40};
-    enum { ALL = 983 };
+    enum { ALL = 990 };
     for (;;) {
         uint64_t drawn = draw(random, ALL);
         enum behaviour behaviour = WRITE;
