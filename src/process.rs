@@ -92,9 +92,19 @@ impl<T> PerProcess<T> {
     pub(crate) fn get(&self, make: fn() -> T) -> &T {
         let mut place = self;
         for _ in 0..Generation::current().0 {
-            place = place.child.get_or_init(|| Box::new(Self::new()));
+            place = match place.child.get() {
+                Some(child) => child,
+                None => place.make_child(),
+            };
         }
         place.value.get_or_init(make)
+    }
+
+    /// With the gate: a child of this process would wait for a thread that it does not have.
+    #[cold]
+    fn make_child(&self) -> &Self {
+        let _gate = FORK_GATE.lock();
+        self.child.get_or_init(|| Box::new(Self::new()))
     }
 }
 

@@ -648,6 +648,28 @@ static void check_that_a_child_can_work(void)
     etslock_table_free(table);
 }
 
+/* What a child has in hand that forks in its turn. */
+static struct {
+    etslock_table *table;
+    etslock_guard *guard;
+} of_the_child;
+
+static void check_the_grandchild(void)
+{
+    CHECK_STATUS(etslock_table_insert(of_the_child.table, "k", 1, "g", 1), ETSLOCK_ERR_FORKED);
+    CHECK_STATUS(etslock_guard_insert(of_the_child.guard, "k", 1, "g", 1), ETSLOCK_ERR_FORKED);
+    check_that_a_child_can_work();
+}
+
+static void check_that_a_child_can_fork(void)
+{
+    of_the_child.table = new_table_named("life: inherited");
+    of_the_child.guard = hold(of_the_child.table, "k");
+    check_child(check_the_grandchild);
+    CHECK_STATUS(etslock_guard_release(of_the_child.guard), ETSLOCK_OK);
+    etslock_table_free(of_the_child.table);
+}
+
 static void check_the_child(void)
 {
     check_forked_table();
@@ -655,6 +677,7 @@ static void check_the_child(void)
     check_forked_guards();
     check_inherited_snapshots();
     check_that_a_child_can_work();
+    check_that_a_child_can_fork();
 }
 
 /* A callback that makes its guard known and waits. */
