@@ -358,8 +358,10 @@ impl Guard {
 
     /// Ends the hold if it has not ended, and frees the locks if it was this that ended it (I2).
     fn let_go(&self) {
-        // What a forked child inherited is not its own to end (C-16).
+        // What a forked child inherited is not its own to end (C-16). Nor is the table, at work in
+        // which a thread may have been that is not here.
         if self.enter().is_err() {
+            mem::forget(Arc::clone(&self.holding.table));
             return;
         }
         let hold = self.hold();
@@ -516,9 +518,5 @@ impl Drop for OpenGate<'_> {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.let_go();
-        if self.enter().is_err() {
-            // The table is the parent's, and a thread that is not here may have been at work in it.
-            mem::forget(Arc::clone(&self.holding.table));
-        }
     }
 }

@@ -397,12 +397,11 @@ impl Hold {
 
     /// The callback has ended. By the thread that ran it: nobody makes it an owner meanwhile.
     pub(crate) fn detach(&self) {
-        // What a forked child inherited is not touched (C-16).
-        if self.enter().is_err() {
-            return;
-        }
         self.attached.store(false, Relaxed); // ORDERING: see `as_owner`.
-        if let Some(owner) = self.rare.get().and_then(|rare| rare.owner.get()) {
+        // A forked child does not lock what it inherited (C-16).
+        if let Some(owner) = self.rare.get().and_then(|rare| rare.owner.get())
+            && self.enter().is_ok()
+        {
             owner.detach();
         }
     }
