@@ -84,10 +84,10 @@ void WRAP(SCOPE_LEFT)(void *scope, bool panicked)
  */
 enum order { RELEASE = 3, ACQ_REL = 4 }; /* as ThreadSanitizer counts */
 
-uint64_t __real___tsan_atomic64_fetch_sub(volatile uint64_t *word, uint64_t less, int order);
-uint64_t __wrap___tsan_atomic64_fetch_sub(volatile uint64_t *word, uint64_t less, int order)
+uint64_t REAL(__tsan_atomic64_fetch_sub)(volatile uint64_t *word, uint64_t less, int order);
+uint64_t WRAP(__tsan_atomic64_fetch_sub)(volatile uint64_t *word, uint64_t less, int order)
 {
-    return __real___tsan_atomic64_fetch_sub(word, less, order == RELEASE ? ACQ_REL : order);
+    return REAL(__tsan_atomic64_fetch_sub)(word, less, order == RELEASE ? ACQ_REL : order);
 }
 
 /* A thread that is cancelled inside ThreadSanitizer's own version of a call is not watched any
