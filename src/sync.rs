@@ -29,6 +29,21 @@ pub(crate) fn park_timeout(_: std::time::Duration) {
     shuttle::thread::yield_now();
 }
 
+/// Sleeps for a moment, in which another thread ends a step of its own. Nobody is woken for that.
+///
+/// WHY: not `park_timeout`, which a thread cannot do whose locals are gone, nor `thread::sleep`, in
+/// which it can be cancelled.
+pub(crate) fn nap() {
+    const MOMENT: std::time::Duration = std::time::Duration::from_micros(50);
+    #[cfg(any(loom, shuttle))]
+    park_timeout(MOMENT);
+    #[cfg(not(any(loom, shuttle)))]
+    {
+        let nobody = std::sync::Condvar::new();
+        let _ = nobody.wait_timeout(Mutex::new(()).lock(), MOMENT);
+    }
+}
+
 /// Whether the machine that a model runs is to be broken in this way: what a model is worth shows
 /// when it finds the bug.
 #[cfg(not(any(loom, shuttle)))]

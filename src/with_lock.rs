@@ -9,11 +9,11 @@ use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind, OnWorker};
 use crate::key::{KeyRef, LockIdRef, LockIds};
 use crate::lock::{
-    COMMIT_GRACE, Hold, HoldRef, LockInfo, LockTable, Verdict, enter_call, inside_call, leave_call,
+    Hold, HoldRef, LockInfo, LockTable, Verdict, enter_call, inside_call, leave_call,
 };
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
-use crate::sync::{Arc, Mutex, current, park_timeout};
+use crate::sync::{Arc, Mutex, current, nap};
 use crate::table::Snapshot;
 
 /// What runs while the lock is held.
@@ -161,7 +161,7 @@ fn wait<C: Callback>(
             // It was extended, or nothing happened.
             Verdict::InTime => {}
             // The callback is done but for publishing (C-8).
-            Verdict::Committing | Verdict::Ended => park_timeout(COMMIT_GRACE),
+            Verdict::Committing | Verdict::Ended => nap(),
             Verdict::Taken => break,
             Verdict::Lost(_) => {
                 held.free();

@@ -27,8 +27,6 @@
 //!     token, drawn when it has the lock, counts only if the hold is in force afterwards: then no
 //!     successor has drawn before.
 
-use std::time::Duration;
-
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
 use crate::key::LockId;
@@ -41,9 +39,6 @@ use crate::sync::atomic::{
     fence,
 };
 use crate::sync::{Arc, Mutex, OnceLock, Thread, planted};
-
-/// How long to leave a commit that is under way before looking again.
-pub(crate) const COMMIT_GRACE: Duration = Duration::from_micros(50);
 
 const TAKING: u64 = 0;
 const OPEN: u64 = 1;
@@ -472,6 +467,7 @@ mod tests {
     use crate::process;
     use std::sync::mpsc::channel;
     use std::thread;
+    use std::time::Duration;
 
     /// Runs `body` in a forked child, which ends with its answer. `None`: it hung.
     #[expect(unsafe_code, reason = "a fork, and what can be done about the child")]

@@ -10,7 +10,7 @@ use crate::error::{self, Error, Result};
 use crate::key::{Key, KeyRef, LockId, LockIdRef, LockIds};
 use crate::lock::deadlock::{self, Registration, Scope, Wait};
 use crate::lock::entry::{self, Debts, Entry, EntryRef, Turn};
-use crate::lock::hold::{COMMIT_GRACE, Hold, Standing, Verdict};
+use crate::lock::hold::{Hold, Standing, Verdict};
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::queue::{Fate, Waiter};
 use crate::lock::reclaim::{Index, Node};
@@ -18,7 +18,7 @@ use crate::lock::tokens;
 use crate::lock::warm;
 use crate::options::Queue;
 use crate::process::PerProcess;
-use crate::sync::{Arc, current, park, park_timeout, planted};
+use crate::sync::{Arc, current, nap, park, park_timeout, planted};
 
 /// How often a caller looks before it joins the queue: about as long as an empty section takes.
 const SPINS: u32 = 100;
@@ -456,7 +456,7 @@ impl LockTable {
                     return Ok(());
                 }
                 // It runs no user code and takes no lock of ours: it is over soon (C-8).
-                Verdict::Committing => park_timeout(COMMIT_GRACE),
+                Verdict::Committing => nap(),
                 // Its last owner is letting go; what comes next is another lock. `InTime` is no
                 // answer to force.
                 Verdict::Ended | Verdict::Lost(_) | Verdict::InTime => return Err(Error::NotFound),

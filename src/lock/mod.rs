@@ -35,7 +35,7 @@ pub use deadlock::Owner;
 pub(crate) use deadlock::{
     Scope, begin_thread, enter_call, inside_call, leave_call, set_thread_number, thread_number,
 };
-pub(crate) use hold::{COMMIT_GRACE, Gate, Hold, Lost, Standing, Verdict};
+pub(crate) use hold::{Gate, Hold, Lost, Standing, Verdict};
 pub(crate) use hold_ref::HoldRef;
 pub use lock_table::{LockInfo, LockTable, Stats};
 pub(crate) use lock_table::{Locked, Request};

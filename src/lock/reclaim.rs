@@ -37,12 +37,11 @@ use std::fmt;
 use std::ops::Deref;
 use std::ptr::null_mut;
 
-use crate::lock::hold::COMMIT_GRACE;
 use crate::sync::atomic::{
     AtomicPtr,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use crate::sync::{Arc, OnceLock, park_timeout, planted};
+use crate::sync::{Arc, OnceLock, nap, planted};
 
 #[cfg(not(loom))]
 pub(super) use epoch::begin_thread;
@@ -359,7 +358,7 @@ impl<T: Listed + Send + Sync + 'static> Index<T> {
             match path.slot.exchange(alone, null_mut()) {
                 // SAFETY: the slot's reference, which this exchange took out (I6).
                 Ok(()) => return Some(unsafe { T::Sole::from_pointer(pointer) }),
-                Err(seen) if seen == with_tag(alone, SOLE | LISTING) => park_timeout(COMMIT_GRACE),
+                Err(seen) if seen == with_tag(alone, SOLE | LISTING) => nap(),
                 Err(seen) if tag(seen) == EXPANDED => path.descend(),
                 Err(_) => return None,
             }
@@ -419,7 +418,7 @@ fn listed_head<T: Listed>(slot: &Slot<T>) -> *mut Node<T> {
 #[cold]
 fn list_sole<T: Listed>(slot: &Slot<T>, seen: *mut Node<T>) {
     if tag(seen) == SOLE | LISTING {
-        return park_timeout(COMMIT_GRACE);
+        return nap();
     }
     if slot.exchange(seen, with_tag(seen, SOLE | LISTING)).is_err() {
         return;

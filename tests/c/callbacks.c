@@ -1,6 +1,6 @@
 /* callbacks.c - where callbacks run, how they end, and who frees their data.
  *
- * Run without arguments. With "no-thread" or "exit" it is one of its own child processes.
+ * Run without arguments. With "no-thread", "exit" or "key" it is one of its own child processes.
  * Callbacks are held in place by semaphores; real time passes only where a deadline is the subject.
  */
 #include "check.h"
@@ -617,7 +617,86 @@ static void callbacks_that_end_their_thread(void)
     etslock_table_free(table);
 }
 
+/* Callbacks end their threads, and a visitor tries the same lock just as each is freed. */
+struct visit {
+    etslock_table *table;
+    etslock_options options;
+    int callback_ends, over;
+};
+
+static int32_t end_the_thread_in_company(etslock_guard *guard, const etslock_tuple *tuples,
+                                         size_t tuple_count, void *user_data)
+{
+    struct visit *visit = user_data;
+    (void)guard;
+    (void)tuples;
+    (void)tuple_count;
+    store(&visit->callback_ends, 1);
+    pthread_exit(NULL);
+    return 0;
+}
+
+/* Comes later after each visit that was too early, and earlier after one that was too late. */
+static void *visit_at_the_end(void *user_data)
+{
+    enum { STEP = 20 };
+    struct visit *visit = user_data;
+    int delay = 0;
+    while (!load(&visit->over)) {
+        volatile int i;
+        etslock_status status;
+        if (!__atomic_exchange_n(&visit->callback_ends, 0, __ATOMIC_ACQ_REL)) {
+            sched_yield();
+            continue;
+        }
+        for (i = 0; i < delay; i++)
+            ;
+        status = try_lock_with(visit->options, visit->table, "k");
+        CHECK(status == ETSLOCK_OK || status == ETSLOCK_WAIT_TIMEOUT);
+        delay += status == ETSLOCK_WAIT_TIMEOUT ? STEP : delay > 0 ? -STEP : 0;
+    }
+    return NULL;
+}
+
+static void endings_in_company(void)
+{
+    const int rounds = is_small_scale() ? 1000 : 20000;
+    /* A lock table of their own: its locks leave no trace, so that each meets its visitor anew. */
+    etslock_lock_table *lock_table = new_lock_table();
+    struct visit visit;
+    pthread_t visitor;
+    int i;
+    memset(&visit, 0, sizeof visit);
+    visit.table = new_table();
+    visit.options = options_of(AMPLE_MS, AMPLE_MS, ETSLOCK_INFINITE);
+    visit.options.lock_table = lock_table;
+    REQUIRE(pthread_create(&visitor, NULL, visit_at_the_end, &visit) == 0);
+    for (i = 0; i < rounds; i++)
+        CHECK_STATUS(etslock_with_lock(visit.table, KEY, end_the_thread_in_company, &visit,
+                                       &visit.options, NULL),
+                     ETSLOCK_CALLBACK_FAILED);
+    store(&visit.over, 1);
+    REQUIRE(pthread_join(visitor, NULL) == 0);
+    CHECK_STATUS(try_lock_with(visit.options, visit.table, "k"), ETSLOCK_OK);
+    etslock_table_free(visit.table);
+    etslock_lock_table_free(lock_table);
+}
+
 /* --- children --- */
+
+/* Of two keys that were made the first is cleared first. Rust's own comes before the library's, unless
+ * it would be the process's very first, which Rust passes on: with a key before both, as most
+ * programs have, Rust's thread-locals are gone when the library hears that a thread ends. */
+static int child_with_a_key_of_its_own(void)
+{
+    pthread_key_t key;
+    CASE("C-17: a callback ends its thread (in a process with thread-specific data)");
+    REQUIRE(pthread_key_create(&key, NULL) == 0);
+    callbacks_that_end_their_thread();
+    endings_in_company();
+    pthread_key_delete(key);
+    return check_report();
+}
 
 static int child_without_threads(void)
 {
@@ -723,6 +802,8 @@ int main(int argc, char **argv)
         return child_without_threads();
     if (argc > 1 && strcmp(argv[1], "exit") == 0)
         return child_that_exits();
+    if (argc > 1 && strcmp(argv[1], "key") == 0)
+        return child_with_a_key_of_its_own();
 
     CASE("C-10: a worker's thread, or the caller's");
     which_thread();
@@ -745,6 +826,8 @@ int main(int argc, char **argv)
     many_abandoned_callbacks();
     CASE("C-17: a callback ends its thread");
     callbacks_that_end_their_thread();
+    endings_in_company();
+    CHECK(run_again(argv[0], "key") == EXIT_SUCCESS);
     CASE("C-17: no thread can be started");
     CHECK(run_again(argv[0], "no-thread") == EXIT_SUCCESS);
     CASE("C-16: exit with a runaway callback");
