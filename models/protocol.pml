@@ -813,7 +813,7 @@ active proctype forcer() {
         fi }
     :: atomic { at[me] == GRACE && word[my_hold] != COMMITTING -> at[me] = FORCE }
 #ifdef TWO_KEYS
-    /* deadlock::expel_hold: the waits of the hold, then each under its entry's mutex. */
+    /* waits::expel_hold: the waits of the hold, then each under its entry's mutex. */
     :: atomic { at[me] == SEARCH ->
         at[me] = (registered[owner] && hold[owner] == my_hold -> EXPEL : RELEASE) }
     :: atomic { at[me] == EXPEL ->

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the models: the state machines in every interleaving, under loom, and the whole story in many
+# Runs the models: the state machines in every interleaving, under loom, and whole scenarios in many
 # schedules, under shuttle; counts every model. What a model is worth: bugs are planted in what it
 # runs, and it must find them.
 set -u
@@ -58,7 +58,7 @@ BUGS
 fi
 
 if with shuttle; then
-    cargo_tests "stories" models story_model
+    cargo_tests "scenarios" models scenario_model
     find_all <<'BUGS'
 no wake-up|random_schedules
 no wake-up|schedules_by_priority

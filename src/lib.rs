@@ -16,16 +16,17 @@
 //! options  key  bytes  siphash  process  clock  error  sync
 //! ```
 //!
-//! `table`, `lock` and `exec` do not know each other. Each is the only one to know its crate:
-//! flurry, crossbeam-epoch (in `lock/reclaim`), libc.
+//! `table`, `lock` and `exec` do not know each other. `table` is the only one to know flurry, and
+//! `lock/reclaim` crossbeam-epoch; libc is asked where the system has to be.
 //!
 //! # Glossary
 //!
 //! - **table**: rows in memory, of type set, bag or duplicate bag.
 //! - **tuple**: one `{key, value}`.
 //! - **lock table**: where locks live, apart from the data.
-//! - **entry**: the lock of one key, while somebody waits for it or looks closer.
-//! - **sole**: a lock without an entry: nobody but its holder has been near.
+//! - **entry**: the lock of one key, once a second caller has come near.
+//! - **thin lock**: a lock without an entry: nobody but its holder has been near. Whoever else comes
+//!   inflates it: makes its entry.
 //! - **hold**: one holding of a lock, from the attempt to the end.
 //! - **guard**: the handle that stands for a hold.
 //! - **worker**: an internal thread that runs callbacks.
@@ -53,8 +54,8 @@ pub use clock::Timeout;
 pub use error::{Error, Result};
 pub use guard::Guard;
 pub use key::Key;
-pub use lock::{LockInfo, LockTable, Owner, Stats};
-pub use options::{OnExecTimeout, Options, Queue, RunOn};
+pub use lock::{LockInfo, LockTable, Owner, Stats, WaitMode};
+pub use options::{OnExecTimeout, Options, RunOn};
 pub use registry::{OpenTable, Opened};
 pub use table::{Access, Cursor, Snapshot, Table, TableOptions, TableType, Tuples};
 pub use with_lock::{Answer, Callback, acquire, force_release, locks, with_lock};

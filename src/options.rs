@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timeout;
-use crate::lock::{LockTable, Owner};
+use crate::lock::{LockTable, Owner, WaitMode};
 
 /// Where a callback runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,17 +12,6 @@ pub enum RunOn {
     Worker,
     /// On the calling thread.
     Caller,
-}
-
-/// How to wait for a held lock (C-3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Queue {
-    /// In a queue; a running thread may take a free lock first, within bounds.
-    Fair,
-    /// In a queue, in strict order of arrival.
-    Fifo,
-    /// By an attempt now and then.
-    Polling,
 }
 
 /// What happens to a callback that outlived its time (C-11).
@@ -52,7 +41,7 @@ pub struct Options {
     /// Where a callback runs.
     pub run_on: RunOn,
     /// How to wait.
-    pub queue: Queue,
+    pub queue: WaitMode,
     /// What happens to a late callback.
     pub on_exec_timeout: OnExecTimeout,
     /// Who holds and waits.
@@ -68,7 +57,7 @@ impl Default for Options {
             spin_delay: Duration::from_millis(2),
             lock_table: None,
             run_on: RunOn::Worker,
-            queue: Queue::Fair,
+            queue: WaitMode::Fair,
             on_exec_timeout: OnExecTimeout::Abandon,
             owner: Owner::Current,
         }

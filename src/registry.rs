@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::ops::Deref;
 
 use crate::error::{Error, Result};
-use crate::lock::{Scope, thread_number};
+use crate::lock::{self, Scope, thread_number};
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
 use crate::table::{Cursor, Table, TableOptions};
@@ -115,7 +115,7 @@ impl Deref for OpenTable {
 
 impl Drop for OpenTable {
     fn drop(&mut self) {
-        self.scope.close();
+        lock::close(&self.scope);
         let Some(name) = self.name() else { return };
         let mut names = names().lock();
         if let Entry::Occupied(mut named) = names.entry(name.to_owned()) {

@@ -9,7 +9,7 @@ use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind, OnWorker};
 use crate::key::{KeyRef, LockIdRef, LockIds};
 use crate::lock::{
-    Hold, HoldRef, LockInfo, LockTable, Verdict, enter_call, inside_call, leave_call,
+    Hold, HoldRef, LockInfo, LockTable, Locked, Verdict, enter_call, inside_call, leave_call,
 };
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
@@ -261,7 +261,7 @@ fn empty_handed(
     if let (LockIds::One(id), Some(hold)) = (ids, hold.get_mut()) {
         hold.set_only(id.to_id()?);
     }
-    Ok(Guard::new(kind, table, lock_table.nothing_yet(hold)))
+    Ok(Guard::new(kind, table, Locked::nothing_yet(lock_table, hold)))
 }
 
 /// The locks that are held, with the names of their tables; of one table, or of all.

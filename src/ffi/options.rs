@@ -8,7 +8,8 @@ use super::sized::SizedStruct;
 use crate::clock::Timeout;
 use crate::error::{Error, Result};
 use crate::lock::Owner;
-use crate::options::{OnExecTimeout, Options, Queue, RunOn};
+use crate::lock::WaitMode;
+use crate::options::{OnExecTimeout, Options, RunOn};
 
 /// Limits that fit an int.
 ///
@@ -175,9 +176,9 @@ impl etslock_options {
             _ => return Err(Error::Invalid),
         };
         let queue = match self.queue {
-            q if q == etslock_queue::ETSLOCK_QUEUE_FAIR as i32 => Queue::Fair,
-            q if q == etslock_queue::ETSLOCK_QUEUE_FIFO as i32 => Queue::Fifo,
-            q if q == etslock_queue::ETSLOCK_QUEUE_POLLING as i32 => Queue::Polling,
+            q if q == etslock_queue::ETSLOCK_QUEUE_FAIR as i32 => WaitMode::Fair,
+            q if q == etslock_queue::ETSLOCK_QUEUE_FIFO as i32 => WaitMode::Fifo,
+            q if q == etslock_queue::ETSLOCK_QUEUE_POLLING as i32 => WaitMode::Polling,
             _ => return Err(Error::Invalid),
         };
         let on_exec_timeout = match self.on_exec_timeout {

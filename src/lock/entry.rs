@@ -8,7 +8,7 @@
 //! | some   | empty     | held                                              | release: idle        |
 //! | some   | not empty | held, with waiters                                | release: free or held by the head |
 //! | none   | not empty | free; the head was woken, a running thread may be first | arrival or head: held |
-//! | none   | empty     | idle: its last holder may want it again           | arrival: held; cooling: dead |
+//! | none   | empty     | idle: its last holder may want it again           | arrival: held; eviction: dead |
 //! | none   | empty     | dead: leaves the index, and never comes back      | never                |
 //!
 //! Invariants
@@ -112,21 +112,21 @@ pub(super) enum Turn {
     Dead,
 }
 
-/// Wake-ups and evictions to be carried out after the mutex is let go (I5).
+/// What is to be carried out after the mutex is let go (I5).
 #[derive(Debug, Default)]
 #[must_use]
-pub(super) struct Debts {
+pub(super) struct Deferred {
     wake: Option<Arc<Waiter>>,
     watch: Option<Arc<Waiter>>,
     /// A hold that lost this lock, and must lose its others.
-    pub(super) evicted: Option<HoldRef>,
+    pub(super) expired: Option<HoldRef>,
     /// The entry died and must leave the index.
     pub(super) died: bool,
-    /// The entry is idle: to be kept warm, or to die.
+    /// The entry is idle: to be kept, or to die.
     pub(super) idle: bool,
 }
 
-impl Debts {
+impl Deferred {
     /// Wakes whom it owes it to.
     pub(super) fn wake(&mut self) {
         for waiter in [self.wake.take(), self.watch.take()].into_iter().flatten() {
@@ -199,11 +199,11 @@ impl Entry {
         opens: bool,
         strict: bool,
         now: Moment,
-    ) -> (Turn, Debts) {
-        let mut debts = Debts::default();
+    ) -> (Turn, Deferred) {
+        let mut deferred = Deferred::default();
         let mut state = self.lock();
-        let turn = self.arrive_locked(&mut state, hold, opens, strict, now, &mut debts);
-        (turn, debts)
+        let turn = self.arrive_locked(&mut state, hold, opens, strict, now, &mut deferred);
+        (turn, deferred)
     }
 
     fn arrive_locked(
@@ -213,26 +213,26 @@ impl Entry {
         opens: bool,
         strict: bool,
         now: Moment,
-        debts: &mut Debts,
+        deferred: &mut Deferred,
     ) -> Turn {
         if state.dead {
             return Turn::Dead;
         }
-        self.evict_overdue(state, now, debts);
+        self.expire_overdue(state, now, deferred);
         // Deleting the lock is a release like any other: the head may have a right to it (C-3).
-        let evicted = debts.evicted.is_some();
+        let expired = deferred.expired.is_some();
         let head_first =
-            strict || state.queue.is_strict() || evicted && state.queue.must_hand_over(now);
+            strict || state.queue.is_strict() || expired && state.queue.must_hand_over(now);
         let may_pass = state.queue.is_empty() || !head_first;
         match state.holder {
             None if may_pass => {
                 self.hand_to(state, hold, opens, now);
-                self.watch(state, debts);
+                self.watch(state, deferred);
                 Turn::Taken
             }
             None => {
                 // The holder that is met next may be the head.
-                self.pass_on(state, now, debts);
+                self.pass_on(state, now, deferred);
                 Turn::Busy { look_again: next_look(state, now) }
             }
             Some(_) => Turn::Busy { look_again: next_look(state, now) },
@@ -240,75 +240,75 @@ impl Entry {
     }
 
     /// Asks for the lock, and joins the queue if it is busy.
-    pub(super) fn join(&self, waiter: &Arc<Waiter>, now: Moment) -> (Turn, Debts) {
+    pub(super) fn join(&self, waiter: &Arc<Waiter>, now: Moment) -> (Turn, Deferred) {
         let mut state = self.lock();
-        let mut debts = Debts::default();
+        let mut deferred = Deferred::default();
         let turn = self.arrive_locked(
             &mut state,
             &waiter.hold,
             waiter.opens,
             waiter.strict,
             now,
-            &mut debts,
+            &mut deferred,
         );
         if let Turn::Busy { look_again } = turn {
             waiter.set_wakes_at(look_again);
             state.queue.push(Arc::clone(waiter), now);
         }
-        (turn, debts)
+        (turn, deferred)
     }
 
     /// A waiter in the queue looks whether its turn has come.
-    pub(super) fn look(&self, waiter: &Arc<Waiter>, now: Moment) -> (Turn, Debts) {
+    pub(super) fn look(&self, waiter: &Arc<Waiter>, now: Moment) -> (Turn, Deferred) {
         let mut state = self.lock();
-        let mut debts = Debts::default();
+        let mut deferred = Deferred::default();
         if waiter.fate() != Fate::Waiting {
-            return (Turn::Busy { look_again: Deadline::NEVER }, debts);
+            return (Turn::Busy { look_again: Deadline::NEVER }, deferred);
         }
         let is_head = state.queue.is_head(waiter);
         if is_head {
-            self.evict_overdue(&mut state, now, &mut debts);
+            self.expire_overdue(&mut state, now, &mut deferred);
         }
         if is_head && state.holder.is_none() {
             state.queue.remove(waiter, now);
             self.hand_to(&mut state, &waiter.hold, waiter.opens, now);
             waiter.decide(Fate::Granted);
-            self.watch(&mut state, &mut debts);
-            return (Turn::Taken, debts);
+            self.watch(&mut state, &mut deferred);
+            return (Turn::Taken, deferred);
         }
         // Only the head watches the holder (I3).
         let look_again = if is_head { next_look(&state, now) } else { Deadline::NEVER };
         waiter.set_wakes_at(look_again);
-        (Turn::Busy { look_again }, debts)
+        (Turn::Busy { look_again }, deferred)
     }
 
     /// A waiter gives up or is told to, for `fate`. `false` if its fate was decided before.
-    pub(super) fn leave(&self, waiter: &Arc<Waiter>, fate: Fate, now: Moment) -> (bool, Debts) {
+    pub(super) fn leave(&self, waiter: &Arc<Waiter>, fate: Fate, now: Moment) -> (bool, Deferred) {
         let mut state = self.lock();
-        let mut debts = Debts::default();
+        let mut deferred = Deferred::default();
         if waiter.fate() != Fate::Waiting {
-            return (false, debts);
+            return (false, deferred);
         }
         if !planted("left in the queue") {
             state.queue.remove(waiter, now);
         }
         waiter.decide(fate);
-        self.after_leaving(&mut state, now, &mut debts);
-        (true, debts)
+        self.after_leaving(&mut state, now, &mut deferred);
+        (true, deferred)
     }
 
     /// Frees the lock if `hold` holds it: to the head of the queue, or to whoever comes first.
-    pub(super) fn release(&self, hold: &HoldRef) -> Debts {
-        let mut debts = Debts::default();
+    pub(super) fn release(&self, hold: &HoldRef) -> Deferred {
+        let mut deferred = Deferred::default();
         match self.word.give_back(hold) {
-            GaveBack::Done(_) => debts.idle = true,
+            GaveBack::Done(_) => deferred.idle = true,
             GaveBack::NotHolder => {}
-            GaveBack::Claimed => self.release_claimed(hold, &mut debts),
+            GaveBack::Claimed => self.release_claimed(hold, &mut deferred),
         }
-        debts
+        deferred
     }
 
-    fn release_claimed(&self, hold: &HoldRef, debts: &mut Debts) {
+    fn release_claimed(&self, hold: &HoldRef, deferred: &mut Deferred) {
         let mut state = self.lock();
         // A thief has it: not ours to free (C-6).
         if !state.holder.as_ref().is_some_and(|holder| holder.is(hold)) {
@@ -316,32 +316,32 @@ impl Entry {
         }
         state.holder = None;
         if state.queue.is_empty() {
-            debts.idle = true;
+            deferred.idle = true;
         } else {
-            self.pass_on(&mut state, Moment::now(), debts);
+            self.pass_on(&mut state, Moment::now(), deferred);
         }
     }
 
-    /// Nobody keeps the entry warm any more: it dies if it is idle.
-    pub(super) fn cool(&self) -> Debts {
-        let mut debts = Debts::default();
+    /// Nobody keeps the entry any more: it dies if it is idle.
+    pub(super) fn evict(&self) -> Deferred {
+        let mut deferred = Deferred::default();
         if self.word.die_if_free() {
-            debts.died = true;
+            deferred.died = true;
         } else if self.word.is_claimed() {
             let mut state = self.lock();
             if state.holder.is_none() && state.queue.is_empty() && !state.dead {
-                state.die(&mut debts);
+                state.die(&mut deferred);
             }
         }
-        debts
+        deferred
     }
 
     /// A holder got its deadline after it got the lock: the head may have to look earlier.
-    pub(super) fn holder_opened(&self) -> Debts {
+    pub(super) fn holder_opened(&self) -> Deferred {
         let mut state = self.lock();
-        let mut debts = Debts::default();
-        self.watch(&mut state, &mut debts);
-        debts
+        let mut deferred = Deferred::default();
+        self.watch(&mut state, &mut deferred);
+        deferred
     }
 
     /// The holder and the number of waiters.
@@ -351,34 +351,34 @@ impl Entry {
     }
 
     /// Deletes the lock of a holder that is past its release time (C-5).
-    fn evict_overdue(&self, state: &mut State, now: Moment, debts: &mut Debts) {
+    fn expire_overdue(&self, state: &mut State, now: Moment, deferred: &mut Deferred) {
         let overdue = |holder: &HoldRef| {
             holder.release_time().is_past(now) && holder.expire_overdue(now) == Verdict::Taken
         };
-        debts.evicted = state.holder.take_if(|holder| overdue(holder));
+        deferred.expired = state.holder.take_if(|holder| overdue(holder));
     }
 
     /// The lock is free and there are waiters: hands it to the head, or wakes the head to take it.
-    fn pass_on(&self, state: &mut State, now: Moment, debts: &mut Debts) {
+    fn pass_on(&self, state: &mut State, now: Moment, deferred: &mut Deferred) {
         if !state.queue.must_hand_over(now) {
-            debts.wake = state.queue.head().filter(|_| !planted("no wake-up")).cloned();
+            deferred.wake = state.queue.head().filter(|_| !planted("no wake-up")).cloned();
             return;
         }
         if let Some(head) = state.queue.pop(now) {
             // The fate last: it is read without the mutex.
             self.hand_to(state, &head.hold, head.opens, now);
             head.decide(Fate::Granted);
-            self.watch(state, debts);
-            debts.wake = Some(head);
+            self.watch(state, deferred);
+            deferred.wake = Some(head);
         }
     }
 
     /// Somebody left the queue: keeps I2 and I3.
-    fn after_leaving(&self, state: &mut State, now: Moment, debts: &mut Debts) {
+    fn after_leaving(&self, state: &mut State, now: Moment, deferred: &mut Deferred) {
         match (&state.holder, state.queue.is_empty()) {
-            (Some(_), _) => self.watch(state, debts),
-            (None, true) => state.die(debts),
-            (None, false) => self.pass_on(state, now, debts),
+            (Some(_), _) => self.watch(state, deferred),
+            (None, true) => state.die(deferred),
+            (None, false) => self.pass_on(state, now, deferred),
         }
     }
 
@@ -390,11 +390,11 @@ impl Entry {
     }
 
     /// Keeps I3.
-    fn watch(&self, state: &mut State, debts: &mut Debts) {
+    fn watch(&self, state: &mut State, deferred: &mut Deferred) {
         if let (Some(holder), Some(head)) = (&state.holder, state.queue.head())
             && holder.release_time() < head.wakes_at()
         {
-            debts.watch = Some(Arc::clone(head));
+            deferred.watch = Some(Arc::clone(head));
         }
     }
 }
@@ -413,21 +413,21 @@ impl State {
         self.holder.as_ref()
     }
 
-    fn die(&mut self, debts: &mut Debts) {
+    fn die(&mut self, deferred: &mut Deferred) {
         self.dead = true;
-        debts.died = true;
+        deferred.died = true;
     }
 }
 
-/// When the holder may be evicted (I3). A commit that is under way by then gets a little longer.
+/// When the holder's time is over (I3). A commit that is under way by then gets a little longer.
 fn next_look(state: &State, now: Moment) -> Deadline {
     let Some(holder) = &state.holder else { return Deadline::NEVER };
     let release_time = holder.release_time();
-    if release_time.is_past(now) { now.after(EVICTION_GRACE) } else { release_time }
+    if release_time.is_past(now) { now.after(COMMIT_GRACE) } else { release_time }
 }
 
 /// How long to leave a commit that is under way at the release time before looking again.
-const EVICTION_GRACE: crate::clock::Timeout = crate::clock::Timeout::millis(1);
+const COMMIT_GRACE: crate::clock::Timeout = crate::clock::Timeout::millis(1);
 
 /// Models: every interleaving of those who want the lock of one key.
 #[cfg(all(test, loom))]
@@ -435,8 +435,8 @@ mod model {
     use super::*;
     use crate::clock::Timeout;
     use crate::key::Key;
-    use crate::lock::deadlock::Party;
     use crate::lock::hold::{Gate, Hold};
+    use crate::lock::owner::OwnerId;
     use crate::sync::{current, park};
     use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use loom::thread;
@@ -465,7 +465,7 @@ mod model {
 
     fn hold() -> HoldRef {
         let exec = Timeout::millis(10);
-        HoldRef::new(|| Hold::new(exec, Timeout::millis(0), Party::None, false, 0))
+        HoldRef::new(|| Hold::new(exec, Timeout::millis(0), OwnerId::None, false, 0))
     }
 
     /// Past the release time of every hold that was opened at `NOW`.
@@ -474,16 +474,16 @@ mod model {
     }
 
     impl Scene {
-        fn pay(&self, mut debts: Debts) {
-            debts.wake();
-            if let Some(evicted) = debts.evicted.take() {
-                drop(evicted);
+        fn carry_out(&self, mut deferred: Deferred) {
+            deferred.wake();
+            if let Some(expired) = deferred.expired.take() {
+                drop(expired);
             }
-            if debts.idle {
-                let cooled = self.entry.cool();
-                self.pay(cooled);
+            if deferred.idle {
+                let deferred = self.entry.evict();
+                self.carry_out(deferred);
             }
-            if debts.died {
+            if deferred.died {
                 self.deaths.fetch_add(1, Relaxed);
             }
         }
@@ -494,8 +494,8 @@ mod model {
                 return true;
             }
             let waiter = Arc::new(Waiter::new(hold.clone(), true, self.strict, current()));
-            let (turn, debts) = self.entry.join(&waiter, NOW);
-            self.pay(debts);
+            let (turn, deferred) = self.entry.join(&waiter, NOW);
+            self.carry_out(deferred);
             match turn {
                 Turn::Taken => return true,
                 Turn::Dead => return false,
@@ -505,8 +505,8 @@ mod model {
                 if waiter.fate() == Fate::Granted {
                     return true;
                 }
-                let (turn, debts) = self.entry.look(&waiter, NOW);
-                self.pay(debts);
+                let (turn, deferred) = self.entry.look(&waiter, NOW);
+                self.carry_out(deferred);
                 if turn == Turn::Taken {
                     return true;
                 }
@@ -517,15 +517,15 @@ mod model {
         /// Joins the queue and gives up at once. Whether it was granted the lock before it could.
         fn give_up(&self, hold: &HoldRef) -> bool {
             let waiter = Arc::new(Waiter::new(hold.clone(), true, self.strict, current()));
-            let (turn, debts) = self.entry.join(&waiter, NOW);
-            self.pay(debts);
+            let (turn, deferred) = self.entry.join(&waiter, NOW);
+            self.carry_out(deferred);
             match turn {
                 Turn::Taken => return true,
                 Turn::Dead => return false,
                 Turn::Busy { .. } => {}
             }
-            let (left, debts) = self.entry.leave(&waiter, Fate::Left, NOW);
-            self.pay(debts);
+            let (left, deferred) = self.entry.leave(&waiter, Fate::Left, NOW);
+            self.carry_out(deferred);
             assert_eq!(left, waiter.fate() == Fate::Left);
             !left
         }
@@ -537,7 +537,7 @@ mod model {
                 let seen = self.row.load(Relaxed);
                 self.row.store(seen + 1, Relaxed);
                 hold.commit_end(true);
-                self.pay(self.entry.release(hold));
+                self.carry_out(self.entry.release(hold));
             }
             landed
         }
@@ -584,7 +584,7 @@ mod model {
         });
     }
 
-    /// One who looks who holds it and lets it cool down, beside a holder that comes twice: what is
+    /// One who looks who holds it and evicts the entry, beside a holder that comes twice: what is
     /// idle dies once (I4), what is held does not.
     #[test]
     fn those_who_only_look_change_nothing() {
@@ -593,8 +593,8 @@ mod model {
                 let scene = Arc::clone(&scene);
                 thread::spawn(move || {
                     drop(scene.entry.holder());
-                    let cooled = scene.entry.cool();
-                    scene.pay(cooled);
+                    let deferred = scene.entry.evict();
+                    scene.carry_out(deferred);
                 })
             };
             let held = usize::from(scene.commit(&hold));
@@ -635,8 +635,8 @@ mod model {
                 let scene = Arc::clone(&scene);
                 thread::spawn(move || {
                     let mut hold = super::model::hold();
-                    let (turn, debts) = scene.entry.arrive(&hold, true, false, late());
-                    scene.pay(debts);
+                    let (turn, deferred) = scene.entry.arrive(&hold, true, false, late());
+                    scene.carry_out(deferred);
                     match turn {
                         Turn::Taken => usize::from(scene.commit(&hold)),
                         // A commit is under way, or was.
@@ -649,7 +649,7 @@ mod model {
             let held = usize::from(scene.commit(&hold));
             if held == 0 {
                 // Late, and nothing of its own to free.
-                scene.pay(scene.entry.release(&hold));
+                scene.carry_out(scene.entry.release(&hold));
             }
             let writes = held + heir.join().unwrap();
             scene.assert_at_rest(writes);

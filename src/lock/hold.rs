@@ -30,8 +30,7 @@
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
 use crate::key::LockId;
-use crate::lock::deadlock::{Call, Party};
-use crate::lock::entry::EntryRef;
+use crate::lock::owner::{Call, OwnerId};
 use crate::process::Generation;
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
@@ -122,7 +121,7 @@ pub(crate) struct Hold {
     since: AtomicU64,
     fail: Timeout,
     exec: Timeout,
-    pub(crate) party: Party,
+    pub(crate) owner: OwnerId,
     /// A call runs a callback, which is an owner by itself (C-13).
     pub(crate) is_call: bool,
     /// Whether the caller of a call waits for its callback.
@@ -141,7 +140,7 @@ struct Rare {
     /// holder that sleeps.
     watchers: Mutex<[Option<Thread>; 2]>,
     /// All locks of a hold that has several; unset for one.
-    locks: OnceLock<Box<[EntryRef]>>,
+    ids: OnceLock<Box<[LockId]>>,
     /// The callback as an owner, once it waits or holds something itself.
     owner: OnceLock<Arc<Call>>,
 }
@@ -151,7 +150,7 @@ impl Hold {
     pub(crate) fn new(
         exec: Timeout,
         fail: Timeout,
-        party: Party,
+        owner: OwnerId,
         is_call: bool,
         thread_id: u64,
     ) -> Self {
@@ -161,7 +160,7 @@ impl Hold {
             since: AtomicU64::new(0),
             fail,
             exec,
-            party,
+            owner,
             is_call,
             attached: AtomicBool::new(is_call),
             thread_id,
@@ -380,7 +379,7 @@ impl Hold {
 
     /// The callback of the call as an owner.
     pub(super) fn as_owner(&self) -> Arc<Call> {
-        let owner = self.rare().owner.get_or_init(|| Call::of(self.party.clone()));
+        let owner = self.become_owner(|| Call::of(self.owner.clone()));
         // ORDERING: pairs with the fence in `abandon`: this side shows the owner, then looks whether
         // somebody waits for it; the other says that nobody does, then looks for an owner.
         fence(SeqCst);
@@ -388,6 +387,10 @@ impl Hold {
             owner.detach();
         }
         Arc::clone(owner)
+    }
+
+    pub(super) fn become_owner(&self, make: impl FnOnce() -> Arc<Call>) -> &Arc<Call> {
+        self.rare().owner.get_or_init(make)
     }
 
     /// The callback has ended. By the thread that ran it: nobody makes it an owner meanwhile.
@@ -449,78 +452,14 @@ impl Hold {
     }
 
     /// Taker of several locks, before `open`: what to free if somebody takes one away.
-    pub(super) fn set_locks(&self, locks: Box<[EntryRef]>) {
-        let first = self.rare().locks.set(locks);
+    pub(super) fn set_ids(&self, ids: Box<[LockId]>) {
+        let first = self.rare().ids.set(ids);
         debug_assert!(first.is_ok(), "a hold is taken once");
     }
 
-    pub(super) fn locks(&self) -> &[EntryRef] {
-        self.rare.get().and_then(|rare| rare.locks.get()).map_or(&[], |locks| locks)
-    }
-}
-
-#[cfg(all(test, not(any(loom, shuttle))))]
-mod tests {
-    use super::*;
-    use crate::lock::deadlock::{Owner, enter_call, leave_call};
-    use crate::lock::hold_ref::HoldRef;
-    use crate::process;
-    use std::sync::mpsc::channel;
-    use std::thread;
-    use std::time::Duration;
-
-    /// Runs `body` in a forked child, which ends with its answer. `None`: it hung.
-    #[expect(unsafe_code, reason = "a fork, and what can be done about the child")]
-    fn in_child(body: impl FnOnce() -> bool) -> Option<bool> {
-        // SAFETY: the child runs `body` and ends.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            process::after_fork_in_child();
-            let code = if body() { 0 } else { 1 };
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(code) };
-        }
-        let mut state = 0;
-        for _ in 0..1_000 {
-            // SAFETY: a child of this process, and a valid place.
-            if unsafe { libc::waitpid(child, &mut state, libc::WNOHANG) } == child {
-                return Some(libc::WIFEXITED(state) && libc::WEXITSTATUS(state) == 0);
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        // SAFETY: a child of this process.
-        unsafe { libc::kill(child, libc::SIGKILL) };
-        None
-    }
-
-    /// A callback forks while another thread makes it an owner: the child does not wait for a thread
-    /// that it does not have (C-16).
-    #[test]
-    fn a_child_does_not_wait_for_what_a_thread_of_its_parent_was_about_to_do() {
-        let (exec, fail) = (Timeout::INFINITE, Timeout::INFINITE);
-        let hold = HoldRef::new(|| Hold::new(exec, fail, Party::Logical(1), true, 0));
-        enter_call(hold.clone());
-        thread::scope(|scope| {
-            let (say_begun, has_begun) = channel();
-            let (say_forked, has_forked) = channel();
-            let hold = &hold;
-            scope.spawn(move || {
-                hold.rare().owner.get_or_init(|| {
-                    say_begun.send(()).unwrap();
-                    has_forked.recv().unwrap();
-                    Call::of(Party::None)
-                });
-            });
-            has_begun.recv().unwrap();
-            let answer = in_child(|| {
-                let (party, _) = Owner::Current.resolve();
-                hold.detach();
-                matches!(party, Party::Thread(_))
-            });
-            say_forked.send(()).unwrap();
-            assert_eq!(answer, Some(true));
-        });
-        leave_call();
+    /// All locks of a hold that has several.
+    pub(super) fn ids(&self) -> &[LockId] {
+        self.rare.get().and_then(|rare| rare.ids.get()).map_or(&[], |ids| ids)
     }
 }
 
@@ -537,7 +476,7 @@ mod model {
     /// An open hold with a deadline of 10 ms after `IN_TIME`, and a release time at once after.
     fn open_hold() -> Arc<Hold> {
         let exec = Timeout::millis(10);
-        let hold = Hold::new(exec, Timeout::millis(0), Party::None, false, 0);
+        let hold = Hold::new(exec, Timeout::millis(0), OwnerId::None, false, 0);
         assert!(hold.open(IN_TIME, 1));
         Arc::new(hold)
     }
@@ -647,7 +586,8 @@ mod model {
     #[test]
     fn becoming_an_owner_races_with_being_abandoned() {
         loom::model(|| {
-            let call = Hold::new(Timeout::INFINITE, Timeout::INFINITE, Party::Logical(1), true, 0);
+            let call =
+                Hold::new(Timeout::INFINITE, Timeout::INFINITE, OwnerId::Logical(1), true, 0);
             let call = Arc::new(call);
             let callback = {
                 let call = Arc::clone(&call);

@@ -188,17 +188,17 @@ impl fmt::Debug for HoldRef {
 mod model {
     use super::*;
     use crate::clock::Timeout;
-    use crate::lock::deadlock::{Call, Party};
+    use crate::lock::owner::{Call, OwnerId};
     use crate::sync::Arc;
     use loom::sync::atomic::AtomicBool;
     use loom::thread;
 
     /// A hold, and what it alone refers to.
     fn hold() -> (HoldRef, Arc<Call>) {
-        let call = Call::of(Party::None);
-        let party = Party::Call(Arc::clone(&call));
+        let call = Call::of(OwnerId::None);
+        let owner = OwnerId::Call(Arc::clone(&call));
         let timeout = Timeout::INFINITE;
-        (HoldRef::new(|| Hold::new(timeout, timeout, party, false, 0)), call)
+        (HoldRef::new(|| Hold::new(timeout, timeout, owner, false, 0)), call)
     }
 
     /// Somebody else looks at a hold that its owner shows to a word, and takes back: it lives as long

@@ -1,41 +1,67 @@
-//! Locks: one entry per locked key, in a table of its own, apart from the data.
+//! Locks: one per locked key, in a table of its own, apart from the data.
+//!
+//! Arrows run downward only, from `inspect` to `wait_mode`:
 //!
 //! | file         | concept                                                              |
 //! |--------------|----------------------------------------------------------------------|
-//! | `hold`       | one holding of a lock: live, committing, over (state machine)        |
-//! | `hold_ref`   | counted references to holds                                          |
+//! | `inspect`    | looking at lock tables; force release; closing                       |
+//! | `acquire`    | taking one lock or several; the loop that waits                      |
+//! | `waits`      | who waits for whom, in the whole process: deadlocks                  |
+//! | `locked`     | what a hold holds                                                    |
+//! | `lock_table` | where locks live; how they are freed, and what that owes to others   |
+//! | `recent`     | the entries that a thread gave back recently                         |
 //! | `entry`      | the lock of one key: who holds it, who is next (state machine)       |
 //! | `holder`     | the word that says who holds it while nobody waits (state machine)   |
 //! | `queue`      | who waits for it, in order of arrival                                |
-//! | `lock_table` | finding the entry of a key; the loop that waits                      |
-//! | `deadlock`   | who waits for whom, in the whole process                             |
-//! | `tokens`     | fencing tokens                                                       |
-//! | `warm`       | the entries that a thread gave back lately                           |
-//! | `reclaim`    | the lock-free index of sole holds and of entries; the only file that |
+//! | `current`    | whom the running thread stands in for                                |
+//! | `hold_ref`   | counted references to holds                                          |
+//! | `hold`       | one holding of a lock: live, committing, over (state machine)        |
+//! | `reclaim`    | the lock-free index of thin locks and of entries; the only file that |
 //! |              | knows the epochs                                                     |
+//! | `owner`      | who holds and waits                                                  |
+//! | `scope`      | what can be closed under its waiters                                 |
+//! | `tokens`     | fencing tokens                                                       |
+//! | `wait_mode`  | in which order waiters get their lock                                |
 //!
-//! Order of mutexes: `deadlock`'s registry, then an entry's state, then a hold's watchers or a
+//! Order of mutexes: the registry of `waits`, then an entry's state, then a hold's watchers or a
 //! callback's caller. No mutex is held while user code runs.
 
-mod deadlock;
+mod acquire;
+mod current;
 mod entry;
 mod hold;
 mod hold_ref;
 mod holder;
+mod inspect;
 mod lock_table;
+mod locked;
+mod owner;
 mod queue;
+mod recent;
 mod reclaim;
 /// Schedules of everything at once.
 #[cfg(all(test, shuttle))]
-mod story_model;
+mod scenario_model;
+mod scope;
 mod tokens;
-mod warm;
+mod wait_mode;
+mod waits;
 
-pub use deadlock::Owner;
-pub(crate) use deadlock::{
-    Scope, begin_thread, enter_call, inside_call, leave_call, set_thread_number, thread_number,
-};
+pub(crate) use acquire::Request;
+pub(crate) use current::{enter_call, inside_call, leave_call, set_thread_number, thread_number};
 pub(crate) use hold::{Gate, Hold, Lost, Standing, Verdict};
 pub(crate) use hold_ref::HoldRef;
-pub use lock_table::{LockInfo, LockTable, Stats};
-pub(crate) use lock_table::{Locked, Request};
+pub use inspect::{LockInfo, Stats};
+pub use lock_table::LockTable;
+pub(crate) use locked::Locked;
+pub use owner::Owner;
+pub(crate) use scope::Scope;
+pub use wait_mode::WaitMode;
+pub(crate) use waits::close;
+
+/// Makes the thread-locals that locks need.
+pub(crate) fn begin_thread() {
+    hold_ref::begin_thread();
+    reclaim::begin_thread();
+    lock_table::begin_thread();
+}

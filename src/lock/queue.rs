@@ -17,7 +17,7 @@ use crate::sync::atomic::{
 use crate::sync::{Arc, Thread};
 
 /// Once a waiter has been head for so long, the next release hands it the lock (C-3).
-const HEAD_PATIENCE: Timeout = Timeout::millis(2);
+const HANDOVER_AFTER: Timeout = Timeout::millis(2);
 
 /// What became of a waiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Queue {
     /// Whether the next release must hand the lock to the head.
     pub(super) fn must_hand_over(&self, now: Moment) -> bool {
         self.0.as_ref().is_some_and(|waiters| {
-            waiters.strict > 0 || waiters.head_since.after(HEAD_PATIENCE).is_past(now)
+            waiters.strict > 0 || waiters.head_since.after(HANDOVER_AFTER).is_past(now)
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-use etslock::{Error, Guard, LockTable, OnExecTimeout, Options, Queue, RunOn, Timeout, Tuples};
+use etslock::{Error, Guard, LockTable, OnExecTimeout, Options, RunOn, Timeout, Tuples, WaitMode};
 
 use crate::{Body, RUN_ONS, Scene};
 
@@ -65,7 +65,7 @@ fn lock_once(scene: &Scene, shared: &Arc<Shared>, options: &Options, turn: usize
     let keys: Vec<&[u8]> = range.clone().map(|key| &all[key][..]).collect();
     let options = Options {
         run_on: if turn.is_multiple_of(2) { RunOn::Caller } else { RunOn::Worker },
-        queue: [Queue::Fair, Queue::Fifo, Queue::Polling][turn % 3],
+        queue: [WaitMode::Fair, WaitMode::Fifo, WaitMode::Polling][turn % 3],
         ..options.clone()
     };
     let add = {

@@ -5,11 +5,11 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use etslock::{Error, Guard, LockTable, OpenTable, Owner, Queue, TableOptions, Timeout};
+use etslock::{Error, Guard, LockTable, OpenTable, Owner, TableOptions, Timeout, WaitMode};
 
 use crate::{Body, RUN_ONS, SOON, Scene, timed, until};
 
-const QUEUES: [Queue; 3] = [Queue::Fair, Queue::Fifo, Queue::Polling];
+const QUEUES: [WaitMode; 3] = [WaitMode::Fair, WaitMode::Fifo, WaitMode::Polling];
 
 #[test]
 fn c2_a_wait_lasts_until_its_timeout_and_leaves_no_trace() {
@@ -57,7 +57,7 @@ fn c3_a_release_wakes_the_waiter() {
 #[test]
 fn c3_fifo_waiters_come_in_the_order_of_arrival() {
     let scene = Scene::new();
-    let options = scene.options(|options| options.queue = Queue::Fifo);
+    let options = scene.options(|options| options.queue = WaitMode::Fifo);
     let held = scene.acquire(b"k");
     let order = Mutex::new(Vec::new());
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! A model of the whole story: wait, lock, run, commit, release, with all who may come in between.
+//! A model of the whole scenario: wait, lock, run, commit, release, with all who may come in between.
 //!
 //! Holds, entries and queues are the library's. What `lock_table`, `guard` and `with_lock` do with
 //! them is told again, step by step, with an index and a clock that a schedule controls: so every
@@ -13,10 +13,10 @@ use shuttle::thread::{self, JoinHandle};
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::key::{Key, LockId};
-use crate::lock::deadlock::Party;
-use crate::lock::entry::{Debts, Entry, EntryRef, Turn, opened_ahead};
+use crate::lock::entry::{Deferred, Entry, EntryRef, Turn, opened_ahead};
 use crate::lock::hold::{Gate, Hold, Standing, Verdict};
 use crate::lock::hold_ref::HoldRef;
+use crate::lock::owner::OwnerId;
 use crate::lock::queue::{Fate, Waiter};
 use crate::lock::reclaim::{Listed, Node};
 use crate::sync::atomic::{
@@ -67,7 +67,7 @@ struct Call {
     hold: HoldRef,
 }
 
-struct Story {
+struct Scenario {
     rows: Vec<Row>,
     clock: AtomicU64,
     records: Mutex<Vec<Record>>,
@@ -115,8 +115,8 @@ impl Row {
     }
 }
 
-impl Story {
-    /// Releases look at the real clock, which is long before the story whenever it plays. So a
+impl Scenario {
+    /// Releases look at the real clock, which is long before the scenario whenever it plays. So a
     /// release hands the lock over in strict queues alone; what it opens then is late at once,
     /// unless it has no deadline.
     fn new() -> Arc<Self> {
@@ -152,7 +152,7 @@ impl Story {
         let number = records.len() as u64;
         records.push(Record { row, course: Course::Live, token: 0, earlier: Vec::new() });
         drop(records);
-        HoldRef::new(|| Hold::new(exec, fail, Party::None, true, number))
+        HoldRef::new(|| Hold::new(exec, fail, OwnerId::None, true, number))
     }
 
     /// A call goes on. What it does is legal only if nobody has decided otherwise before.
@@ -162,16 +162,16 @@ impl Story {
         *course = to;
     }
 
-    /// As `LockTable::pay`. Idle entries are kept now and then.
-    fn pay(&self, row: usize, entry: &EntryRef, mut debts: Debts) {
-        debts.wake();
-        if debts.idle && chance(2) {
-            self.pay(row, entry, entry.cool());
+    /// As `LockTable::carry_out`. Idle entries are kept now and then.
+    fn carry_out(&self, row: usize, entry: &EntryRef, mut deferred: Deferred) {
+        deferred.wake();
+        if deferred.idle && chance(2) {
+            self.carry_out(row, entry, entry.evict());
         }
-        if debts.died {
+        if deferred.died {
             self.rows[row].unlist(entry);
         }
-        if let Some(evicted) = debts.evicted.take() {
+        if let Some(evicted) = deferred.expired.take() {
             self.step(&evicted, Course::Live, Course::TakenAway);
         }
     }
@@ -189,8 +189,8 @@ impl Story {
             if entry.take(hold, true, now) {
                 return Ok(entry);
             }
-            let (turn, debts) = entry.arrive(hold, true, strict, now);
-            self.pay(row, &entry, debts);
+            let (turn, deferred) = entry.arrive(hold, true, strict, now);
+            self.carry_out(row, &entry, deferred);
             match turn {
                 Turn::Taken => return Ok(entry),
                 Turn::Busy { .. } => return Err(entry),
@@ -208,8 +208,8 @@ impl Story {
                 Err(busy) => busy,
             };
             let waiter = Arc::new(Waiter::new(hold.clone(), true, strict, current()));
-            let (turn, debts) = entry.join(&waiter, self.now());
-            self.pay(row, &entry, debts);
+            let (turn, deferred) = entry.join(&waiter, self.now());
+            self.carry_out(row, &entry, deferred);
             match turn {
                 Turn::Taken => return Some(entry),
                 Turn::Busy { .. } => return self.wait(row, &entry, &waiter, by).then_some(entry),
@@ -225,15 +225,15 @@ impl Story {
                 return true;
             }
             let now = self.now();
-            let (turn, debts) = entry.look(waiter, now);
-            self.pay(row, entry, debts);
+            let (turn, deferred) = entry.look(waiter, now);
+            self.carry_out(row, entry, deferred);
             let Turn::Busy { look_again } = turn else { return true };
             if !by.is_past(now) {
                 self.sleep(by.min(look_again));
                 continue;
             }
-            let (left, debts) = entry.leave(waiter, Fate::Left, now);
-            self.pay(row, entry, debts);
+            let (left, deferred) = entry.leave(waiter, Fate::Left, now);
+            self.carry_out(row, entry, deferred);
             if left {
                 return false;
             }
@@ -241,7 +241,7 @@ impl Story {
     }
 
     fn release(&self, call: &Call) {
-        self.pay(call.row, &call.entry, call.entry.release(&call.hold));
+        self.carry_out(call.row, &call.entry, call.entry.release(&call.hold));
     }
 
     /// As `Guard::publish_staged`: adds one to the row if nobody has since the call saw it.
@@ -288,7 +288,7 @@ impl Story {
         if !call.entry.give_back(&mut call.hold) {
             self.release(&call);
         } else if chance(2) {
-            self.pay(call.row, &call.entry, call.entry.cool());
+            self.carry_out(call.row, &call.entry, call.entry.evict());
         }
     }
 
@@ -317,12 +317,12 @@ impl Story {
         let (call, finished) = (Arc::new(call), Arc::new(AtomicBool::new(false)));
         call.hold.watch(current());
         let worker = {
-            let (story, call, finished) =
+            let (scenario, call, finished) =
                 (Arc::clone(self), Arc::clone(&call), Arc::clone(&finished));
             let caller = current();
             thread::spawn(move || {
-                if story.run(&call) {
-                    story.release(&call);
+                if scenario.run(&call) {
+                    scenario.release(&call);
                 }
                 finished.store(true, Release);
                 caller.unpark();
@@ -399,20 +399,20 @@ impl Story {
         }
     }
 
-    /// Looks, cools, and takes locks away, as `LockTable::force_release` does.
+    /// Looks, evicts, and takes locks away, as `LockTable::force_release` does.
     fn meddle(&self) {
         for _ in 0..2 {
             let row = thread_rng().gen_range(0..self.rows.len());
             let Some(entry) = self.rows[row].find() else { continue };
             let found = entry.holder();
             if chance(2) {
-                self.pay(row, &entry, entry.cool());
+                self.carry_out(row, &entry, entry.evict());
                 continue;
             }
             let Some((hold, _)) = found else { continue };
             if hold.revoke() == Verdict::Taken {
                 self.step(&hold, Course::Live, Course::TakenAway);
-                self.pay(row, &entry, entry.release(&hold));
+                self.carry_out(row, &entry, entry.release(&hold));
             }
         }
     }
@@ -447,39 +447,39 @@ fn is_over(record: &Record) -> bool {
     matches!(record.course, Course::Ended | Course::TakenAway)
 }
 
-fn story() {
-    let story = Story::new();
-    let spawn = |part: fn(&Arc<Story>)| {
-        let story = Arc::clone(&story);
-        thread::spawn(move || part(&story))
+fn scenario() {
+    let scenario = Scenario::new();
+    let spawn = |part: fn(&Arc<Scenario>)| {
+        let scenario = Arc::clone(&scenario);
+        thread::spawn(move || part(&scenario))
     };
-    let mut threads: Vec<_> = (0..CALLERS).map(|_| spawn(Story::calls)).collect();
+    let mut threads: Vec<_> = (0..CALLERS).map(|_| spawn(Scenario::calls)).collect();
     if chance(2) {
-        threads.push(spawn(|story| story.meddle()));
+        threads.push(spawn(|scenario| scenario.meddle()));
     }
     for thread in threads {
         thread.join().unwrap();
     }
-    let abandoned = mem::take(&mut *story.abandoned.lock());
+    let abandoned = mem::take(&mut *scenario.abandoned.lock());
     for worker in abandoned {
         worker.join().unwrap();
     }
-    story.assert_at_rest();
+    scenario.assert_at_rest();
 }
 
 #[test]
 fn random_schedules() {
-    shuttle::check_random(story, SCHEDULES);
+    shuttle::check_random(scenario, SCHEDULES);
 }
 
 /// Few preemptions, and each where it hurts.
 #[test]
 fn schedules_by_priority() {
-    shuttle::check_pct(story, SCHEDULES, 3);
+    shuttle::check_pct(scenario, SCHEDULES, 3);
 }
 
-/// Nothing but the schedule decides how a story goes on.
+/// Nothing but the schedule decides how a scenario goes on.
 #[test]
 fn schedules_can_be_played_again() {
-    shuttle::check_uncontrolled_nondeterminism(story, 500);
+    shuttle::check_uncontrolled_nondeterminism(scenario, 500);
 }

@@ -1,0 +1,43 @@
+//! Entries that a thread gave back recently, kept in the index for its next call.
+//!
+//! WHY: most callers come back to the same keys. Making an entry and reclaiming it costs more than
+//! everything else that an uncontended lock does.
+//!
+//! Invariants
+//! I1. At most `PLACES` entries; one that must go is evicted by whoever puts another into its place.
+//!     So an unlocked key costs memory only while its entry is one of these.
+//! I2. An entry in here may be held, waited for or dead by now: it is worth a try, no more.
+
+use crate::key::LockIdRef;
+use crate::lock::entry::EntryRef;
+use crate::lock::reclaim::Listed;
+use crate::sync::Arc;
+
+/// Enough for a few nested locks.
+const PLACES: usize = 8;
+
+/// Entries by their key. One place for a key: a look is one comparison.
+#[derive(Debug, Default)]
+pub(super) struct Recent([Option<EntryRef>; PLACES]);
+
+impl Recent {
+    /// The entry of `id`, if it is in here.
+    pub(super) fn take(&mut self, id: LockIdRef<'_>) -> Option<EntryRef> {
+        id.key.place(&mut self.0).take_if(|entry| entry.is(id))
+    }
+
+    /// Keeps an entry. Returns the one that must go for it.
+    pub(super) fn keep(&mut self, entry: EntryRef) -> Option<EntryRef> {
+        let place = entry.id().key.by_ref().place(&mut self.0);
+        // Given back by this thread before, and taken by another in between.
+        if place.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &entry)) {
+            return None;
+        }
+        place.replace(entry)
+    }
+
+    /// Takes all out.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = EntryRef> {
+        self.0.iter_mut().filter_map(Option::take)
+    }
+}
