@@ -43,7 +43,7 @@
  *   token          a number larger than that of every earlier lock of the same key, unique in the
  *                  process: what you hand to other systems as a fence
  *
- * Promises have numbers, (C-1) to (C-18), by which tests and documentation cite them.
+ * Promises have numbers, (C-1) to (C-24), by which tests and documentation cite them.
  *
  * STATUSES
  *
@@ -84,14 +84,17 @@
  * What a call gives out through out_* is yours, until you end it with the _free of its type; an
  * acquired guard ends with etslock_guard_release or etslock_guard_cancel. Every _free takes NULL.
  * Byte strings and names that you pass in are copied where they are kept. Pointers inside a
- * snapshot live as long as it. A handle must be live when a call begins; a call under way keeps
- * what it needs, so that a handle may be freed while others wait through it (C-14).
+ * snapshot live as long as it. A handle may be freed while another thread's call with it waits, or
+ * runs its callback: such a call keeps what it needs. Until a call is known to have come that far,
+ * or to have returned, the handle must stay live: no thread can know that another one is past the
+ * first instruction of a call (C-14).
  *
  * What a parameter must be goes by its name. These are the contracts that every caller keeps:
  *
- *   table       from etslock_table_new or etslock_table_open, and not freed when the call begins
- *   lock_table  NULL for the default one; or from etslock_lock_table_new, and not freed when the
- *               call begins
+ *   table       from etslock_table_new or etslock_table_open, and not freed before the call is
+ *               known to wait, to run its callback or to have returned
+ *   lock_table  NULL for the default one; or from etslock_lock_table_new, and not freed before
+ *               then, either
  *   key         readable for key_len bytes during the call; may be NULL if key_len is 0. Copied.
  *   value       the same for value and value_len, and for data and data_len. Copied.
  *   keys        readable for key_count elements during the call, each of them a `key`. Copied.
@@ -131,8 +134,8 @@
  * - etslock_table_insert and its like write at once, also inside a callback: not staged, not
  *   fenced, not taken back (C-9). Writes that belong to the lock go through etslock_guard_*.
  * - Staged writes are seen by etslock_guard_lookup only, until they are committed (C-7).
- * - Several keys are committed in one step each, not in one step together, for readers without a
- *   lock (C-7).
+ * - A commit of several keys happens wholly or not at all. A reader without a lock may still see
+ *   the new tuples of one key before those of another: each key changes in a step of its own (C-7).
  * - Locks of different lock tables know nothing of each other (C-1).
  * - An acquired guard does not end with its thread. Left alone, its lock is gone only when someone
  *   wants the key after the release time, and never if exec_timeout_ms or fail_timeout_ms is
@@ -370,7 +373,8 @@ typedef enum {
  */
 typedef enum {
   /**
-   * The call returns at once; the callback runs out, fenced, and may still use user_data.
+   * The call returns at once. The callback runs on until it returns by itself: it may still use
+   * user_data, and its writes through the guard are refused.
    */
   ETSLOCK_ABANDON = 0,
   /**
@@ -390,7 +394,7 @@ typedef enum {
 /**
  * An iteration over the keys of a table.
  *
- * Expect one per iteration. It comes from etslock_table_cursor and lives until
+ * Made for each iteration. It comes from etslock_table_cursor and lives until
  * etslock_cursor_free; it outlives the table's handle (C-14). Between calls it holds no lock and
  * keeps no writer from anything, so that it may be left alone for as long as you like. Any thread
  * may use it, one at a time.
@@ -404,7 +408,7 @@ typedef struct etslock_cursor etslock_cursor;
 /**
  * The handle that stands for a held lock: reads and writes of its keys, until its deadline.
  *
- * Expect one per lock held. A callback is given one, which is valid until the callback returns,
+ * One for each lock that is held, or set of locks. A callback is given one, which is valid until the callback returns,
  * also when it was abandoned; the callback cannot end it. etslock_acquire returns one, which lives
  * until etslock_guard_release or etslock_guard_cancel: losing its lock, the end of its thread or
  * etslock_table_free does not end it (C-5, C-14). Any thread may use a guard, one at a time; the
@@ -447,7 +451,7 @@ typedef struct etslock_guard etslock_guard;
 /**
  * A place where locks live, apart from the data.
  *
- * Expect none: NULL stands for the one of the process, which is enough for nearly everybody, and
+ * Most programs make none and pass NULL, which stands for the one that every process has and that
  * never ends. Another comes from etslock_lock_table_new and lives until etslock_lock_table_free.
  * Locks of different lock tables know nothing of each other: all who want to exclude each other
  * must use the same one (C-1). A key that nobody holds or waits for costs it no memory (C-15). Any
@@ -465,7 +469,7 @@ typedef struct etslock_lock_table etslock_lock_table;
 /**
  * A snapshot of the locks that were held at one time.
  *
- * Expect one per look, short-lived. It comes from etslock_lock_table_locks and lives until
+ * Made by each look, and short-lived. It comes from etslock_lock_table_locks and lives until
  * etslock_locks_free, whatever happens to the locks. It never changes: any number of threads may
  * read it at once. It stays readable in a forked child (C-16).
  *
@@ -479,7 +483,7 @@ typedef struct etslock_locks etslock_locks;
 /**
  * A handle to a table: tuples in memory.
  *
- * Expect a few, long-lived ones. Each comes from etslock_table_new or etslock_table_open, and
+ * A program has a few of them, and keeps them for long. Each comes from etslock_table_new or etslock_table_open, and
  * lives until etslock_table_free. Several handles to one named table are the same table, also for
  * locks (C-1). The tuples live until the last handle is closed and the last guard and cursor of
  * the table has ended. Any number of threads may use a handle at once.
@@ -507,7 +511,7 @@ typedef struct etslock_table etslock_table;
 /**
  * A snapshot of the tuples of a key.
  *
- * Expect one per lookup, short-lived: it keeps the bytes it shows in memory after the table has
+ * Made by each lookup, and short-lived: it keeps the bytes it shows in memory after the table has
  * let go of them. It comes from etslock_table_lookup, etslock_table_take, etslock_cursor_next or
  * etslock_guard_lookup, and lives until etslock_tuples_free, whatever happens to the table, the
  * cursor or the guard (C-14). It never changes: any number of threads may read it at once. It
@@ -875,7 +879,7 @@ extern "C" {
 /**
  * The name of a status, such as "ETSLOCK_WAIT_TIMEOUT".
  *
- * Total: a number that this release does not know gives "ETSLOCK_STATUS_UNKNOWN".
+ * A number that this release does not know gives "ETSLOCK_STATUS_UNKNOWN"; NULL is never returned.
  *
  * Ownership: the string is static; never free it.
  * Threads:   any thread.
@@ -887,8 +891,8 @@ const char *etslock_status_name(etslock_status status);
 /**
  * What a status means, in a sentence in English.
  *
- * Total: a number that this release does not know gives "unknown status". The wording may change
- * from release to release; compare numbers, not texts.
+ * A number that this release does not know gives "unknown status"; NULL is never returned. The
+ * wording may change from release to release; compare numbers, not texts.
  *
  * Ownership: the string is static; never free it.
  * Threads:   any thread.

@@ -13,7 +13,7 @@ use crate::table::{Cursor, Snapshot};
 
 /// An iteration over the keys of a table.
 ///
-/// Expect one per iteration. It comes from etslock_table_cursor and lives until
+/// Made for each iteration. It comes from etslock_table_cursor and lives until
 /// etslock_cursor_free; it outlives the table's handle (C-14). Between calls it holds no lock and
 /// keeps no writer from anything, so that it may be left alone for as long as you like. Any thread
 /// may use it, one at a time.

@@ -13,7 +13,7 @@ use crate::table::Snapshot;
 
 /// The handle that stands for a held lock: reads and writes of its keys, until its deadline.
 ///
-/// Expect one per lock held. A callback is given one, which is valid until the callback returns,
+/// One for each lock that is held, or set of locks. A callback is given one, which is valid until the callback returns,
 /// also when it was abandoned; the callback cannot end it. etslock_acquire returns one, which lives
 /// until etslock_guard_release or etslock_guard_cancel: losing its lock, the end of its thread or
 /// etslock_table_free does not end it (C-5, C-14). Any thread may use a guard, one at a time; the

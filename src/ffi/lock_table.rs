@@ -14,7 +14,7 @@ use crate::with_lock::{force_release, locks};
 
 /// A place where locks live, apart from the data.
 ///
-/// Expect none: NULL stands for the one of the process, which is enough for nearly everybody, and
+/// Most programs make none and pass NULL, which stands for the one that every process has and that
 /// never ends. Another comes from etslock_lock_table_new and lives until etslock_lock_table_free.
 /// Locks of different lock tables know nothing of each other: all who want to exclude each other
 /// must use the same one (C-1). A key that nobody holds or waits for costs it no memory (C-15). Any
@@ -38,7 +38,7 @@ impl Handle for etslock_lock_table {
 
 /// A snapshot of the locks that were held at one time.
 ///
-/// Expect one per look, short-lived. It comes from etslock_lock_table_locks and lives until
+/// Made by each look, and short-lived. It comes from etslock_lock_table_locks and lives until
 /// etslock_locks_free, whatever happens to the locks. It never changes: any number of threads may
 /// read it at once. It stays readable in a forked child (C-16).
 ///

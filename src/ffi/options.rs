@@ -71,7 +71,8 @@ pub enum etslock_queue {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum etslock_on_exec_timeout {
-    /// The call returns at once; the callback runs out, fenced, and may still use user_data.
+    /// The call returns at once. The callback runs on until it returns by itself: it may still use
+    /// user_data, and its writes through the guard are refused.
     ETSLOCK_ABANDON = 0,
     /// The call returns when the callback has returned: for user_data on the caller's stack.
     ETSLOCK_JOIN = 1,

@@ -137,7 +137,7 @@ fn texts(
 
 /// The name of a status, such as "ETSLOCK_WAIT_TIMEOUT".
 ///
-/// Total: a number that this release does not know gives "ETSLOCK_STATUS_UNKNOWN".
+/// A number that this release does not know gives "ETSLOCK_STATUS_UNKNOWN"; NULL is never returned.
 ///
 /// Ownership: the string is static; never free it.
 /// Threads:   any thread.
@@ -150,8 +150,8 @@ pub extern "C" fn etslock_status_name(status: etslock_status) -> *const c_char {
 
 /// What a status means, in a sentence in English.
 ///
-/// Total: a number that this release does not know gives "unknown status". The wording may change
-/// from release to release; compare numbers, not texts.
+/// A number that this release does not know gives "unknown status"; NULL is never returned. The
+/// wording may change from release to release; compare numbers, not texts.
 ///
 /// Ownership: the string is static; never free it.
 /// Threads:   any thread.

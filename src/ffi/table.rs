@@ -62,7 +62,7 @@ pub struct etslock_table_options {
 
 /// A handle to a table: tuples in memory.
 ///
-/// Expect a few, long-lived ones. Each comes from etslock_table_new or etslock_table_open, and
+/// A program has a few of them, and keeps them for long. Each comes from etslock_table_new or etslock_table_open, and
 /// lives until etslock_table_free. Several handles to one named table are the same table, also for
 /// locks (C-1). The tuples live until the last handle is closed and the last guard and cursor of
 /// the table has ended. Any number of threads may use a handle at once.

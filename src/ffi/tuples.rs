@@ -26,7 +26,7 @@ pub struct etslock_tuple {
 
 /// A snapshot of the tuples of a key.
 ///
-/// Expect one per lookup, short-lived: it keeps the bytes it shows in memory after the table has
+/// Made by each lookup, and short-lived: it keeps the bytes it shows in memory after the table has
 /// let go of them. It comes from etslock_table_lookup, etslock_table_take, etslock_cursor_next or
 /// etslock_guard_lookup, and lives until etslock_tuples_free, whatever happens to the table, the
 /// cursor or the guard (C-14). It never changes: any number of threads may read it at once. It
