@@ -28,7 +28,7 @@ use crate::lock::hold::Hold;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::queue::{Fate, Waiter};
-use crate::lock::{hold_ref, reclaim, warm};
+use crate::lock::{epoch, hold_ref, warm};
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
 use std::sync::atomic::{
@@ -127,7 +127,7 @@ pub(crate) fn set_thread_number(number: u64) {
 /// Makes the thread-locals that locks need.
 pub(crate) fn begin_thread() {
     hold_ref::begin_thread();
-    reclaim::begin_thread();
+    epoch::begin_thread();
     warm::begin_thread();
 }
 
@@ -415,14 +415,14 @@ impl Registry {
         path: &mut Vec<Step>,
         seen: &mut Vec<usize>,
     ) -> bool {
-        let address = Arc::as_ptr(entry).addr();
+        let address = entry.as_ptr().addr();
         if seen.contains(&address) {
             return false;
         }
         seen.push(address);
         let Some((holder, _)) = entry.holder() else { return false };
         let holders = holders(&holder);
-        path.push((Arc::clone(entry), None));
+        path.push((entry.clone(), None));
         if meet(&holders, me) {
             return true;
         }

@@ -13,7 +13,7 @@ use crate::lock::entry::{self, Debts, Entry, EntryRef, Turn};
 use crate::lock::hold::{Hold, Standing, Verdict};
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::queue::{Fate, Waiter};
-use crate::lock::reclaim::{Index, Node};
+use crate::lock::index::{Index, Node, NodeRef, Seen};
 use crate::lock::tokens;
 use crate::lock::warm;
 use crate::options::Queue;
@@ -328,7 +328,7 @@ impl LockTable {
             Some(reference) => drop(reference),
             // It has an entry now.
             None => {
-                if let Some(entry) = self.0.index.find(id.hash(), id.by_ref()) {
+                if let Some(entry) = self.0.index.find_node(id.hash(), id.by_ref()) {
                     self.release(&entry, hold);
                 }
             }
@@ -378,16 +378,15 @@ impl LockTable {
         opens: bool,
         now: Moment,
     ) -> Result<Option<EntryRef>> {
-        let id_of_entry = id.to_id()?;
+        let entry = Node::new(Entry::held_by(id.to_id()?, hold.clone_mut()))?;
         if opens {
             hold.open_ahead(now);
         }
-        let entry = Node::new(Entry::held_by(id_of_entry, hold.clone_mut()));
         let listed = self.0.index.insert(id.hash(), id, &entry);
         if opens {
-            entry::opened_ahead(id.hash(), hold, listed);
+            entry::opened_ahead(id.hash(), hold, listed == Ok(true));
         }
-        Ok(listed.then_some(entry))
+        Ok(listed?.then_some(entry))
     }
 
     fn release(&self, entry: &EntryRef, hold: &HoldRef) {
@@ -416,8 +415,8 @@ impl LockTable {
         debts.wake();
         if debts.idle {
             let leaves = match self.is_of_process() {
-                true => warm::keep(Arc::clone(entry)),
-                false => Some(Arc::clone(entry)),
+                true => warm::keep(entry.clone()),
+                false => Some(entry.clone()),
             };
             if let Some(leaves) = leaves {
                 self.cool(&leaves);
@@ -445,7 +444,7 @@ impl LockTable {
     /// Takes the lock of `id` away from its holder; `Error::NotFound` if nobody holds it.
     pub(crate) fn force_release(&self, id: LockIdRef<'_>) -> Result<()> {
         loop {
-            let entry = self.0.index.find(id.hash(), id).ok_or(Error::NotFound)?;
+            let entry = self.0.index.find(id.hash(), id)?.ok_or(Error::NotFound)?;
             let (hold, _) = entry.holder().ok_or(Error::NotFound)?;
             match hold.revoke() {
                 Verdict::Taken => {
@@ -465,14 +464,30 @@ impl LockTable {
     }
 
     /// The locks held now; of one table, or of all.
-    pub(crate) fn locks(&self, table: Option<u64>) -> Vec<LockInfo> {
+    pub(crate) fn locks(&self, table: Option<u64>) -> Result<Vec<LockInfo>> {
         let now = Moment::now();
-        let wanted = |entry: &EntryRef| table.is_none_or(|table| entry.id().table == table);
-        let info = |entry: EntryRef| {
-            let (hold, waiters) = entry.holder()?;
-            hold.is_in_force().then(|| describe(entry.id(), &hold, waiters, now))
+        let wanted = |id: &&LockId| table.is_none_or(|table| id.table == table);
+        let mut locks = Vec::new();
+        let mut add = |id: &LockId, hold: &HoldRef, waiters| {
+            if hold.is_in_force() {
+                locks.try_reserve(1).map_err(|_| Error::NoMemory)?;
+                locks.push(describe(id, hold, waiters, now));
+            }
+            Ok(())
         };
-        self.0.index.all().into_iter().filter(wanted).filter_map(info).collect()
+        self.0.index.visit(|seen| match seen {
+            Seen::Sole(hold) => hold.id().filter(wanted).map_or(Ok(()), |id| add(id, &hold, 0)),
+            Seen::Node(entry) => match Some(entry.id()).filter(wanted).and(entry.holder()) {
+                Some((hold, waiters)) => add(entry.id(), &hold, waiters),
+                None => Ok(()),
+            },
+        })?;
+        Ok(locks)
+    }
+
+    /// How many locks are held now.
+    fn held(&self) -> usize {
+        self.0.index.count(|entry| entry.holder().is_some_and(|(hold, _)| hold.is_in_force()))
     }
 
     /// The counters, and what is the case.
@@ -485,7 +500,7 @@ impl LockTable {
             exec_timeouts: counters.exec_timeouts.load(Relaxed),
             forced_releases: counters.forced_releases.load(Relaxed),
             deadlocks: counters.deadlocks.load(Relaxed),
-            held: self.locks(None).len() as u64,
+            held: self.held() as u64,
             waiting: deadlock::waiting(&self.0.scope),
         }
     }
@@ -553,8 +568,11 @@ impl Claim<'_> {
     ) -> Result<Attempt> {
         let (id, lock_table, opens) = (self.id, self.lock_table, self.opens);
         loop {
-            let find = || lock_table.0.index.find(id.hash(), id);
-            let Some(entry) = warm.take().or_else(find) else {
+            let known = match warm.take() {
+                Some(entry) => Some(entry),
+                None => lock_table.0.index.find(id.hash(), id)?,
+            };
+            let Some(entry) = known else {
                 if let Some(entry) = lock_table.list(id, self.hold, opens, now)? {
                     return Ok(Attempt::Taken(entry));
                 }
@@ -675,7 +693,7 @@ impl Claim<'_> {
             if self.by.is_past(now) {
                 return Err(Error::WaitTimeout);
             }
-            if !Arc::ptr_eq(&busy, &entry) {
+            if !NodeRef::ptr_eq(&busy, &entry) {
                 drop(registration.take());
                 registration = Some(self.register(&busy, &waiter)?);
                 entry = busy;
@@ -695,7 +713,7 @@ impl Claim<'_> {
         let lock_table_scope = &self.lock_table.0.scope;
         let registration = Registration::new(Wait {
             waiter: Arc::clone(waiter),
-            entry: Arc::clone(entry),
+            entry: entry.clone(),
             lock_table: self.lock_table.clone(),
             scopes: [self.request.scope.id(), lock_table_scope.id()],
         })?;
@@ -763,7 +781,7 @@ mod model {
             lock_table.close();
             assert_eq!(waiter.join().unwrap(), Err(Error::Closed));
             release(holder);
-            assert!(lock_table.locks(None).is_empty(), "still locked");
+            assert!(lock_table.locks(None).unwrap().is_empty(), "still locked");
             assert_eq!(deadlock::waiting(&lock_table.0.scope), 0, "still registered");
         });
     }

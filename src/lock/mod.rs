@@ -11,20 +11,21 @@
 //! | `deadlock`   | who waits for whom, in the whole process                             |
 //! | `tokens`     | fencing tokens                                                       |
 //! | `warm`       | the entries that a thread gave back lately                           |
-//! | `reclaim`    | the lock-free index of sole holds and of entries; the only file that |
-//! |              | knows the epochs                                                     |
+//! | `index`      | the lock-free index of sole holds and of entries                     |
+//! | `epoch`      | pins: the only file that knows crossbeam-epoch                       |
 //!
 //! Order of mutexes: `deadlock`'s registry, then an entry's state, then a hold's watchers or a
 //! callback's caller. No mutex is held while user code runs.
 
 mod deadlock;
 mod entry;
+mod epoch;
 mod hold;
 mod hold_ref;
 mod holder;
+mod index;
 mod lock_table;
 mod queue;
-mod reclaim;
 /// Schedules of everything at once.
 #[cfg(all(test, shuttle))]
 mod story_model;

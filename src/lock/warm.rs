@@ -14,9 +14,8 @@ use std::mem;
 
 use crate::key::LockIdRef;
 use crate::lock::entry::EntryRef;
-use crate::lock::reclaim::Listed;
+use crate::lock::index::{Listed, NodeRef};
 use crate::process::Generation;
-use crate::sync::Arc;
 
 /// Enough for a few nested locks.
 const PLACES: usize = 8;
@@ -54,7 +53,7 @@ pub(super) fn keep(entry: EntryRef) -> Option<EntryRef> {
         let (warm, entry) = (warm.as_mut()?, given.take()?);
         let place = entry.id().key.by_ref().place(&mut warm.entries);
         // Given back by this thread before, and taken by another in between.
-        if place.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &entry)) {
+        if place.as_ref().is_some_and(|kept| NodeRef::ptr_eq(kept, &entry)) {
             return None;
         }
         place.replace(entry)
