@@ -17,8 +17,8 @@ use crate::lock::deadlock::Party;
 use crate::lock::entry::{Debts, Entry, EntryRef, Turn, opened_ahead};
 use crate::lock::hold::{Gate, Hold, Standing, Verdict};
 use crate::lock::hold_ref::HoldRef;
-use crate::lock::queue::{Fate, Waiter};
 use crate::lock::index::{Listed, Node, NodeRef};
+use crate::lock::queue::{Fate, Waiter};
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
