@@ -221,6 +221,19 @@ impl LockIdRef<'_> {
         self.key.hash ^ self.table.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
+    /// Its hashes: the 0th is `hash`; the others tell apart what has that in common.
+    #[inline]
+    pub(crate) fn hash_number(self, number: u32) -> u64 {
+        if number == 0 { self.hash() } else { self.another_hash(number) }
+    }
+
+    #[cold]
+    fn another_hash(self, number: u32) -> u64 {
+        let Seed(first, second) = seed();
+        let hash = Seed(first ^ u64::from(number), second).hash(self.key.bytes);
+        Self { table: self.table, key: KeyRef { hash, bytes: self.key.bytes } }.hash()
+    }
+
     /// A copy of one's own.
     #[inline(always)]
     pub(crate) fn to_id(self) -> Result<LockId> {

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! `table`, `lock` and `exec` do not know each other. `table` is the only one to know flurry, and
-//! `lock/reclaim` crossbeam-epoch; libc is asked where the system has to be.
+//! `lock/epoch` crossbeam-epoch; libc is asked where the system has to be.
 //!
 //! # Glossary
 //!

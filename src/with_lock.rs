@@ -265,13 +265,16 @@ fn empty_handed(
 }
 
 /// The locks that are held, with the names of their tables; of one table, or of all.
-pub fn locks(lock_table: &LockTable, table: Option<&Opened>) -> Vec<(LockInfo, Option<String>)> {
-    let locks = lock_table.locks(table.map(|table| table.id()));
+pub fn locks(
+    lock_table: &LockTable,
+    table: Option<&Opened>,
+) -> Result<Vec<(LockInfo, Option<String>)>> {
+    let locks = lock_table.locks(table.map(|table| table.id()))?;
     let named = |lock: LockInfo| {
         let name = registry::name_of(lock.table);
         (lock, name)
     };
-    locks.into_iter().map(named).collect()
+    Ok(locks.into_iter().map(named).collect())
 }
 
 /// Takes the lock of `key` away from its holder; `Error::NotFound` if nobody holds it.

@@ -260,7 +260,7 @@ pub unsafe extern "C" fn etslock_lock_table_locks(
             Err(Error::Null) => None,
             Err(error) => return Err(error),
         };
-        let locks = locks(&lock_table, table.as_deref())
+        let locks = locks(&lock_table, table.as_deref())?
             .into_iter()
             // A name given by C has no NUL inside; one given by Rust may, and then shows none.
             .map(|(lock, name)| (lock, name.and_then(|name| CString::new(&*name).ok())))

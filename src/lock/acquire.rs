@@ -167,8 +167,11 @@ impl Claim<'_> {
     ) -> Result<Attempt> {
         let (id, lock_table, opens) = (self.id, self.lock_table, self.opens);
         loop {
-            let find = || lock_table.find(id);
-            let Some(entry) = recent.take().or_else(find) else {
+            let known = match recent.take() {
+                Some(entry) => Some(entry),
+                None => lock_table.find(id)?,
+            };
+            let Some(entry) = known else {
                 if let Some(entry) = lock_table.list(id, self.hold, opens, now)? {
                     return Ok(Attempt::Taken(entry));
                 }
@@ -289,7 +292,7 @@ impl Claim<'_> {
             if self.by.is_past(now) {
                 return Err(Error::WaitTimeout);
             }
-            if !Arc::ptr_eq(&busy, &entry) {
+            if !busy.ptr_eq(&entry) {
                 drop(registration.take());
                 registration = Some(self.register(&busy, &waiter)?);
                 entry = busy;
@@ -309,7 +312,7 @@ impl Claim<'_> {
         let lock_table_scope = self.lock_table.scope();
         let registration = Registration::new(Wait {
             waiter: Arc::clone(waiter),
-            entry: Arc::clone(entry),
+            entry: entry.clone(),
             lock_table: self.lock_table.clone(),
             scopes: [self.request.scope.id(), lock_table_scope.id()],
         })?;
@@ -380,7 +383,7 @@ mod model {
             lock_table.close();
             assert_eq!(waiter.join().unwrap(), Err(Error::Closed));
             release(holder);
-            assert!(lock_table.locks(None).is_empty(), "still locked");
+            assert!(lock_table.locks(None).unwrap().is_empty(), "still locked");
             assert_eq!(waits::waiting(lock_table.scope()), 0, "still registered");
         });
     }

@@ -29,14 +29,14 @@ use crate::key::{LockId, LockIdRef};
 use crate::lock::hold::Verdict;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::holder::{Found, GaveBack, Holder};
+use crate::lock::index::{Listed, NodeRef};
 use crate::lock::queue::{Fate, Queue, Waiter};
-use crate::lock::reclaim::{Listed, Node};
 use crate::lock::tokens;
 use crate::sync::machine::{Mutex, MutexGuard};
 use crate::sync::{Arc, planted};
 
 /// A shared reference to an entry, which keeps it in memory, though not in the index.
-pub(crate) type EntryRef = Arc<Node<Entry>>;
+pub(crate) type EntryRef = NodeRef<Entry>;
 
 /// The lock of one key.
 #[derive(Debug)]
@@ -97,7 +97,27 @@ impl Listed for Entry {
     }
 
     fn is(&self, id: LockIdRef<'_>) -> bool {
-        self.id.is(id) && !self.word.is_dead()
+        self.id.is(id) && !self.is_dead()
+    }
+
+    fn is_dead(&self) -> bool {
+        self.word.is_dead()
+    }
+
+    fn sole_is(hold: &HoldRef, id: LockIdRef<'_>) -> bool {
+        hold.id().is_some_and(|own| own.is(id))
+    }
+
+    fn hash_of(id: LockIdRef<'_>, number: u32) -> u64 {
+        id.hash_number(number)
+    }
+
+    fn hash(&self, number: u32) -> u64 {
+        self.id.by_ref().hash_number(number)
+    }
+
+    fn sole_hash(hold: &HoldRef, number: u32) -> u64 {
+        hold.id().map_or(0, |id| id.by_ref().hash_number(number))
     }
 }
 

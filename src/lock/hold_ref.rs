@@ -18,7 +18,7 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 
 use crate::lock::hold::Hold;
-use crate::lock::reclaim::Sole;
+use crate::lock::index::Sole;
 use crate::sync::atomic::{
     AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::clock::{Moment, Timeout};
 use crate::error::{Error, Result};
 use crate::key::{Key, LockId, LockIdRef};
-use crate::lock::entry::EntryRef;
 use crate::lock::hold::{Hold, Standing, Verdict};
+use crate::lock::hold_ref::HoldRef;
+use crate::lock::index::Seen;
 use crate::lock::lock_table::LockTable;
 use crate::lock::waits;
 use crate::sync::nap;
@@ -63,7 +64,7 @@ impl LockTable {
     /// Takes the lock of `id` away from its holder; `Error::NotFound` if nobody holds it.
     pub(crate) fn force_release(&self, id: LockIdRef<'_>) -> Result<()> {
         loop {
-            let entry = self.find(id).ok_or(Error::NotFound)?;
+            let entry = self.find(id)?.ok_or(Error::NotFound)?;
             let (hold, _) = entry.holder().ok_or(Error::NotFound)?;
             match hold.revoke() {
                 Verdict::Taken => {
@@ -83,14 +84,25 @@ impl LockTable {
     }
 
     /// The locks held now; of one table, or of all.
-    pub(crate) fn locks(&self, table: Option<u64>) -> Vec<LockInfo> {
+    pub(crate) fn locks(&self, table: Option<u64>) -> Result<Vec<LockInfo>> {
         let now = Moment::now();
-        let wanted = |entry: &EntryRef| table.is_none_or(|table| entry.id().table == table);
-        let info = |entry: EntryRef| {
-            let (hold, waiters) = entry.holder()?;
-            hold.is_in_force().then(|| describe(entry.id(), &hold, waiters, now))
+        let wanted = |id: &&LockId| table.is_none_or(|table| id.table == table);
+        let mut locks = Vec::new();
+        let mut add = |id: &LockId, hold: &HoldRef, waiters| {
+            if hold.is_in_force() {
+                locks.try_reserve(1).map_err(|_| Error::NoMemory)?;
+                locks.push(describe(id, hold, waiters, now));
+            }
+            Ok(())
         };
-        self.entries().into_iter().filter(wanted).filter_map(info).collect()
+        self.visit(|seen| match seen {
+            Seen::Sole(hold) => hold.id().filter(wanted).map_or(Ok(()), |id| add(id, &hold, 0)),
+            Seen::Node(entry) => match Some(entry.id()).filter(wanted).and(entry.holder()) {
+                Some((hold, waiters)) => add(entry.id(), &hold, waiters),
+                None => Ok(()),
+            },
+        })?;
+        Ok(locks)
     }
 
     /// The counters, and what is the case.
@@ -103,7 +115,7 @@ impl LockTable {
             exec_timeouts: counters.exec_timeouts.load(Relaxed),
             forced_releases: counters.forced_releases.load(Relaxed),
             deadlocks: counters.deadlocks.load(Relaxed),
-            held: self.locks(None).len() as u64,
+            held: self.held() as u64,
             waiting: waits::waiting(self.scope()),
         }
     }

@@ -16,8 +16,8 @@
 //! | `current`    | whom the running thread stands in for                                |
 //! | `hold_ref`   | counted references to holds                                          |
 //! | `hold`       | one holding of a lock: live, committing, over (state machine)        |
-//! | `reclaim`    | the lock-free index of thin locks and of entries; the only file that |
-//! |              | knows the epochs                                                     |
+//! | `index`      | the lock-free index of thin locks and of entries                     |
+//! | `epoch`      | pins; the only file that knows crossbeam-epoch                       |
 //! | `owner`      | who holds and waits                                                  |
 //! | `scope`      | what can be closed under its waiters                                 |
 //! | `tokens`     | fencing tokens                                                       |
@@ -29,16 +29,17 @@
 mod acquire;
 mod current;
 mod entry;
+mod epoch;
 mod hold;
 mod hold_ref;
 mod holder;
+mod index;
 mod inspect;
 mod lock_table;
 mod locked;
 mod owner;
 mod queue;
 mod recent;
-mod reclaim;
 /// Schedules of everything at once.
 #[cfg(all(test, shuttle))]
 mod scenario_model;
@@ -62,6 +63,6 @@ pub(crate) use waits::close;
 /// Makes the thread-locals that locks need.
 pub(crate) fn begin_thread() {
     hold_ref::begin_thread();
-    reclaim::begin_thread();
+    epoch::begin_thread();
     lock_table::begin_thread();
 }

@@ -10,8 +10,7 @@
 
 use crate::key::LockIdRef;
 use crate::lock::entry::EntryRef;
-use crate::lock::reclaim::Listed;
-use crate::sync::Arc;
+use crate::lock::index::Listed;
 
 /// Enough for a few nested locks.
 const PLACES: usize = 8;
@@ -30,7 +29,7 @@ impl Recent {
     pub(super) fn keep(&mut self, entry: EntryRef) -> Option<EntryRef> {
         let place = entry.id().key.by_ref().place(&mut self.0);
         // Given back by this thread before, and taken by another in between.
-        if place.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &entry)) {
+        if place.as_ref().is_some_and(|kept| kept.ptr_eq(&entry)) {
             return None;
         }
         place.replace(entry)

@@ -158,14 +158,14 @@ impl Registry {
         path: &mut Vec<Step>,
         seen: &mut Vec<usize>,
     ) -> bool {
-        let address = Arc::as_ptr(entry).addr();
+        let address = entry.as_ptr().addr();
         if seen.contains(&address) {
             return false;
         }
         seen.push(address);
         let Some((holder, _)) = entry.holder() else { return false };
         let holders = holders(&holder);
-        path.push((Arc::clone(entry), None));
+        path.push((entry.clone(), None));
         if meet(&holders, me) {
             return true;
         }
