@@ -201,7 +201,7 @@ pub unsafe extern "C" fn etslock_lock_table_new(
     boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_lock_table) }?;
-        out.give(Box::new(etslock_lock_table(Live::new(LockTable::new()))));
+        out.give(Box::new(etslock_lock_table(Live::new(LockTable::new())?)));
         Ok(())
     })
 }

@@ -200,7 +200,7 @@ pub unsafe extern "C" fn etslock_table_new(
         let options = unsafe { read_sized(options) }?;
         // SAFETY: contract `options`: `name` is NULL or a C string.
         let options = unsafe { options.validate() }?;
-        out.give(Box::new(etslock_table(Live::new(OpenTable::create(options)?))));
+        out.give(Box::new(etslock_table(Live::new(OpenTable::create(options)?)?)));
         Ok(())
     })
 }
@@ -231,7 +231,7 @@ pub unsafe extern "C" fn etslock_table_open(
         let out = unsafe { Out::handle(out_table) }?;
         // SAFETY: contract `name`.
         let name = unsafe { self::name(name) }?;
-        out.give(Box::new(etslock_table(Live::new(OpenTable::open(&name)?))));
+        out.give(Box::new(etslock_table(Live::new(OpenTable::open(&name)?)?)));
         Ok(())
     })
 }

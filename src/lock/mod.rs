@@ -33,7 +33,8 @@ mod warm;
 
 pub use deadlock::Owner;
 pub(crate) use deadlock::{
-    Scope, begin_thread, enter_call, inside_call, leave_call, set_thread_number, thread_number,
+    Identity, Scope, assume_identity, begin_thread, enter_call, identity, inside_call, leave_call,
+    thread_number,
 };
 pub(crate) use hold::{Gate, Hold, Lost, Standing, Verdict};
 pub(crate) use hold_ref::HoldRef;
