@@ -101,6 +101,7 @@ fn futex(word: &AtomicU32, operation: libc::c_int, value: u32, timeout: Option<D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{Moment, Timeout};
     use std::sync::mpsc;
 
     #[test]
@@ -111,16 +112,16 @@ mod tests {
 
     #[test]
     fn a_sleep_ends_with_its_time() {
-        let (left, began) = (Duration::from_millis(20), std::time::Instant::now());
-        while began.elapsed() < left {
-            park_timeout(left.saturating_sub(began.elapsed()));
+        let end = Moment::now().after(Timeout::millis(20));
+        while !end.is_past(Moment::now()) {
+            park_timeout(end.remaining(Moment::now()).unwrap());
         }
     }
 
     /// Each waits for the other's turn, and neither misses one.
     #[test]
     fn no_wake_up_is_lost() {
-        let turn = Arc::new(AtomicU32::new(0));
+        let turn = AtomicU32::new(0);
         let play = |me: u32, other: Thread, turn: &AtomicU32| {
             for round in 0..2_000 {
                 while turn.load(Acquire) != 2 * round + me {
@@ -132,15 +133,13 @@ mod tests {
         };
         let (to_main, from_other) = mpsc::channel();
         let main = current();
-        let other = {
-            let turn = Arc::clone(&turn);
-            std::thread::spawn(move || {
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
                 to_main.send(current()).unwrap();
                 play(1, main, &turn);
-            })
-        };
-        play(0, from_other.recv().unwrap(), &turn);
-        other.join().unwrap();
+            });
+            play(0, from_other.recv().unwrap(), &turn);
+        });
         assert_eq!(turn.load(Relaxed), 4_000);
     }
 }

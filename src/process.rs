@@ -302,10 +302,11 @@ mod tests {
     #[test]
     fn threads_that_are_first_at_the_same_time_have_one_value() {
         static VALUES: PerProcess<AtomicUsize> = PerProcess::new();
-        let first =
-            |_| std::thread::spawn(|| ptr::from_ref(VALUES.get(AtomicUsize::default)).addr());
-        let threads: Vec<_> = (0..8).map(first).collect();
-        let places: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let place = || ptr::from_ref(VALUES.get(AtomicUsize::default)).addr();
+        let places: Vec<_> = std::thread::scope(|threads| {
+            let first: Vec<_> = (0..8).map(|_| threads.spawn(place)).collect();
+            first.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
         assert!(places.iter().all(|place| *place == places[0]), "{places:?}");
     }
 
@@ -319,7 +320,7 @@ mod tests {
         GATE.leave();
         assert_eq!(GATE.inside.load(Relaxed), 0);
         GATE.leave(); // In a child nobody is inside.
-        std::thread::spawn(|| GATE.enter()).join().unwrap();
+        std::thread::scope(|threads| threads.spawn(|| GATE.enter()).join().unwrap());
         assert_ne!(GATE.inside.load(Relaxed), 0);
     }
 

@@ -94,8 +94,10 @@ impl Surroundings {
         }
         self.is_stale = true;
         reset_floating_point();
+        // SAFETY: a plain call.
+        let error = unsafe { libc::__errno_location() };
         // SAFETY: the calling thread's own.
-        unsafe { *libc::__errno_location() = 0 };
+        unsafe { error.write(0) };
     }
 
     /// A callback has run, and its caller knows.

@@ -181,7 +181,7 @@ pub(super) fn own() -> libc::pthread_t {
 /// Gives the calling thread its name, as monitors show it.
 pub(super) fn set_name() {
     // SAFETY: the calling thread, and a name of less than 16 bytes.
-    unsafe { libc::pthread_setname_np(libc::pthread_self(), c"etslock-worker".as_ptr()) };
+    unsafe { libc::pthread_setname_np(own(), c"etslock-worker".as_ptr()) };
 }
 
 /// Asks a thread to end at its next cancellation point.
@@ -254,10 +254,11 @@ mod tests {
     fn one_key_whoever_makes_it() {
         unsafe extern "C" fn nothing(_: *mut c_void) {}
         static KEY: EndKey = EndKey::new(nothing);
-        let make = |_| std::thread::spawn(|| KEY.key().unwrap());
-        let threads: Vec<_> = (0..8).map(make).collect();
-        for thread in threads {
-            assert_eq!(Some(thread.join().unwrap()), KEY.key());
-        }
+        std::thread::scope(|threads| {
+            let made: Vec<_> = (0..8).map(|_| threads.spawn(|| KEY.key().unwrap())).collect();
+            for thread in made {
+                assert_eq!(Some(thread.join().unwrap()), KEY.key());
+            }
+        });
     }
 }

@@ -190,6 +190,7 @@ unsafe fn lock_table_or_default(lock_table: *mut etslock_lock_table) -> Result<L
 /// Threads:   any thread.
 /// Blocks:    no.
 /// Errors:    ETSLOCK_ERR_NULL - `out_lock_table` is NULL.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
 /// Since:     0.1
 ///
 /// # Safety
