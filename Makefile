@@ -163,7 +163,7 @@ deps: ## install the Debian packages that the tests want (root)
 SUBMAKE = $(MAKE) --no-print-directory
 PROGRAMS = $(SUBMAKE) --silent --keep-going -j$(JOBS)
 COMPILE = $(CFLAGS) -Wall -Wextra -Wpedantic -Werror -pthread -MMD -MP -Ibuild/include
-SHARED  = -Lbuild/lib -letslock -ldl -Wl,-rpath,'$$ORIGIN/../../lib'
+SHARED  = -Lbuild/lib -letslock -ldl -lm -Wl,-rpath,'$$ORIGIN/../../lib'
 STATIC  = build/lib/libetslock.a $$(sed -n 's/^Libs.private: //p' build/lib/pkgconfig/etslock.pc)
 
 # A program that no longer compiles must not be run in its old form: hence `rm`.

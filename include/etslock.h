@@ -70,14 +70,25 @@
  * etslock_locks) are immutable. What a holder did before its lock was freed in time is visible to
  * the next holder. No function is safe in a signal handler.
  *
- * Workers are started when callbacks need them and go away when idle. A thread is never cancelled
- * inside a call of the library: a request stays pending until the call has returned (C-5).
+ * Workers are started when callbacks need them and go away when idle. They are threads like others
+ * (C-22, and see etslock_callback); while one sleeps, it takes no signal that is sent to the
+ * process. Their stacks have the system's default size, or that of ETSLOCK_WORKER_STACK_KIB in the
+ * environment: 64 to 4194304 KiB, read when the first worker starts, and ignored if it is anything
+ * else.
+ *
+ * A thread whose cancellation type is deferred, as it is when a thread begins, is never cancelled
+ * inside a call of the library: a request stays pending until the call has returned (C-5). While
+ * the type is asynchronous no function of the library may be called, as POSIX has it for all
+ * functions that it does not except.
  *
  * After fork, in the child: a call on an inherited handle answers ETSLOCK_ERR_FORKED and touches
  * no lock, every _free is harmless, snapshots stay readable, nothing of an interrupted callback is
  * written. The child has a default lock table and names of its own, and may make tables. POSIX
  * promises no more than exec if another thread was then inside the allocator or starting a thread
- * (C-16). The library stays loaded after dlclose. At exit nothing waits for a runaway callback.
+ * (C-16). The program's own handlers (pthread_atfork) may call the library. A child of _Fork or
+ * clone finds that it is one as well (Linux 4.14 and later), but may make tables only if its parent
+ * had no other thread. A child that shares its parent's memory, as that of vfork does, must not
+ * call the library. The library stays loaded after dlclose. At exit nothing waits for a runaway callback.
  *
  * OWNERSHIP
  *
@@ -383,7 +394,8 @@ typedef enum {
   ETSLOCK_JOIN = 1,
   /**
    * As ETSLOCK_ABANDON, and the callback's thread gets a POSIX deferred cancellation, which acts
-   * at its next cancellation point outside the library; a loop without one runs on. With
+   * at its next cancellation point outside the library; a loop without one runs on. With the
+   * asynchronous type a callback must not call the library (see THREADS). With
    * ETSLOCK_RUN_ON_CALLER it is ETSLOCK_ERR_INVALID. Never use it with a callback that belongs
    * to a managed runtime, that holds locks or memory without cleanup handlers, or whose C++
    * frames catch everything or are noexcept.
@@ -682,6 +694,16 @@ typedef struct {
  * its guard. The callback's own guard is not its own to end: etslock_guard_release and
  * etslock_guard_cancel refuse it.
  *
+ * An internal thread is a citizen of the process (C-22). A callback finds on it what a fresh thread
+ * of the main thread would find: the signals that the main thread blocks, its processors and, as
+ * far as the system lets it, its priority; the floating-point environment of a program that
+ * begins, errno 0, cancellation on and deferred. Signals to the thread reach it, and programs that
+ * it starts can be ended. It finds nothing of the thread that made the internal one start, and
+ * nothing that an earlier callback left, but for one thing: processors and priority that it sets
+ * for its thread are put right before the callback of another calling thread, and when the internal
+ * thread was idle for some milliseconds; a callback of the same caller that comes sooner may find
+ * them. The system may not let a priority be raised: then the thread ends when it is idle.
+ *
  * Time: at the exec deadline the lock goes, not the callback (C-4, C-11). One that works for long
  * asks etslock_guard_status now and then and returns when that is not ETSLOCK_OK, or asks for more
  * time with etslock_guard_extend. A callback that never returns costs one thread; it is counted,
@@ -692,7 +714,8 @@ typedef struct {
  *
  * Neither an exception nor longjmp may leave it (C-17); etslock.hpp sees to that for C++. On an
  * internal thread it may end its thread with pthread_exit or by cancellation: the call answers
- * ETSLOCK_CALLBACK_FAILED. On the calling thread it must not; cancellation is off while it runs.
+ * ETSLOCK_CALLBACK_FAILED; destructors of its thread-specific data are still part of it. On the
+ * calling thread it must not; cancellation is off while it runs.
  *
  * From other languages, where the callback is a thunk into a runtime:
  *
@@ -938,6 +961,7 @@ void etslock_table_options_init(etslock_table_options *options, size_t size);
  *            ETSLOCK_ERR_NULL - `out_table` is NULL.
  *            ETSLOCK_ERR_INVALID - type, access or name is out of range, or reserved is not 0.
  *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
  * Since:     0.1
  */
 etslock_status etslock_table_new(const etslock_table_options *options, etslock_table **out_table);
@@ -955,6 +979,7 @@ etslock_status etslock_table_new(const etslock_table_options *options, etslock_t
  * Errors:    ETSLOCK_NOT_FOUND - no table of this process has the name.
  *            ETSLOCK_ERR_NULL - `name` or `out_table` is NULL.
  *            ETSLOCK_ERR_INVALID - the name is empty, past 255 bytes, or not UTF-8.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
  * Since:     0.1
  */
 etslock_status etslock_table_open(const char *name, etslock_table **out_table);
@@ -1260,7 +1285,8 @@ void etslock_options_init(etslock_options *options, size_t size);
  *            ETSLOCK_ERR_INVALID - an option is out of range, or `key_len` is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the key, or to publish the writes.
- *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+ *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback, or no
+ *                                    thread-specific key was left by which its end is noticed.
  * Since:     0.1
  */
 etslock_status etslock_with_lock(etslock_table *table,
@@ -1297,7 +1323,8 @@ etslock_status etslock_with_lock(etslock_table *table,
  *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
  *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys, or to publish the writes.
- *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+ *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback, or no
+ *                                    thread-specific key was left by which its end is noticed.
  * Since:     0.1
  */
 etslock_status etslock_with_locks(etslock_table *table,
@@ -1628,6 +1655,7 @@ uint64_t etslock_guard_token(const etslock_guard *guard);
  * Threads:   any thread.
  * Blocks:    no.
  * Errors:    ETSLOCK_ERR_NULL - `out_lock_table` is NULL.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
  * Since:     0.1
  */
 etslock_status etslock_lock_table_new(etslock_lock_table **out_lock_table);

@@ -11,8 +11,8 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use crate::bytes::{self, Bytes};
 use crate::error::{self, Error, Result};
+use crate::process::PerProcess;
 use crate::siphash::Seed;
-use crate::sync::OnceLock;
 
 /// The key of a tuple.
 #[derive(Debug, Clone)]
@@ -32,15 +32,12 @@ pub(crate) struct KeyRef<'a> {
 
 /// The seed of this process's hashes (I1).
 fn seed() -> Seed {
-    static SEED: OnceLock<Seed> = OnceLock::new();
+    static SEED: PerProcess<Seed> = PerProcess::new();
     // The standard library's hashers are seeded at random: what they make of nothing is random too.
-    let random = || RandomState::new().build_hasher().finish();
-    *SEED.get_or_init(|| Seed(random(), random()))
-}
-
-/// Draws the seed, before a fork can come in the middle (C-16).
-pub(crate) fn prepare() {
-    seed();
+    fn random() -> u64 {
+        RandomState::new().build_hasher().finish()
+    }
+    *SEED.get(|| Seed(random(), random()))
 }
 
 impl Key {

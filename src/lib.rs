@@ -13,7 +13,7 @@
 //!  |
 //! table   lock   exec      what is stored; who may touch it; where callbacks run
 //!  |
-//! options  key  bytes  siphash  process  clock  error  sync
+//! options  key  bytes  siphash  process  clock  error  sync  parking
 //! ```
 //!
 //! `table`, `lock` and `exec` do not know each other. `table` is the only one to know flurry, and
@@ -43,6 +43,8 @@ mod guard;
 mod key;
 mod lock;
 mod options;
+#[cfg(not(any(loom, shuttle)))]
+mod parking;
 mod process;
 mod registry;
 mod siphash;

@@ -200,6 +200,12 @@ impl<C: Callback> Work for Call<C> {
         let answer = match ending {
             Ending::Returned(code) => decide(self.guard(), code),
             Ending::ThreadEnded => Answer { code: 0, ..decide(self.guard(), -1) },
+            Ending::NeverBegan => match decide(self.guard(), -1) {
+                Answer { end: Err(Error::CallbackFailed), .. } => {
+                    Answer::without_callback(Error::NoThread)
+                }
+                lost => lost,
+            },
         };
         *self.answer.lock() = Some(answer);
     }

@@ -55,7 +55,7 @@ pub unsafe extern "C" fn etslock_table_cursor(
         let out = unsafe { Out::handle(out_cursor) }?;
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
-        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor()?.peekable())))));
+        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor()?.peekable()))?)));
         Ok(())
     })
 }

@@ -190,6 +190,7 @@ unsafe fn lock_table_or_default(lock_table: *mut etslock_lock_table) -> Result<L
 /// Threads:   any thread.
 /// Blocks:    no.
 /// Errors:    ETSLOCK_ERR_NULL - `out_lock_table` is NULL.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
 /// Since:     0.1
 ///
 /// # Safety
@@ -201,7 +202,7 @@ pub unsafe extern "C" fn etslock_lock_table_new(
     boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_lock_table) }?;
-        out.give(Box::new(etslock_lock_table(Live::new(LockTable::new()))));
+        out.give(Box::new(etslock_lock_table(Live::new(LockTable::new())?)));
         Ok(())
     })
 }

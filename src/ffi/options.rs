@@ -77,7 +77,8 @@ pub enum etslock_on_exec_timeout {
     /// The call returns when the callback has returned: for user_data on the caller's stack.
     ETSLOCK_JOIN = 1,
     /// As ETSLOCK_ABANDON, and the callback's thread gets a POSIX deferred cancellation, which acts
-    /// at its next cancellation point outside the library; a loop without one runs on. With
+    /// at its next cancellation point outside the library; a loop without one runs on. With the
+    /// asynchronous type a callback must not call the library (see THREADS). With
     /// ETSLOCK_RUN_ON_CALLER it is ETSLOCK_ERR_INVALID. Never use it with a callback that belongs
     /// to a managed runtime, that holds locks or memory without cleanup handlers, or whose C++
     /// frames catch everything or are noexcept.

@@ -184,6 +184,7 @@ pub unsafe extern "C" fn etslock_table_options_init(
 ///            ETSLOCK_ERR_NULL - `out_table` is NULL.
 ///            ETSLOCK_ERR_INVALID - type, access or name is out of range, or reserved is not 0.
 ///            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
 /// Since:     0.1
 ///
 /// # Safety
@@ -200,7 +201,7 @@ pub unsafe extern "C" fn etslock_table_new(
         let options = unsafe { read_sized(options) }?;
         // SAFETY: contract `options`: `name` is NULL or a C string.
         let options = unsafe { options.validate() }?;
-        out.give(Box::new(etslock_table(Live::new(OpenTable::create(options)?))));
+        out.give(Box::new(etslock_table(Live::new(OpenTable::create(options)?)?)));
         Ok(())
     })
 }
@@ -217,6 +218,7 @@ pub unsafe extern "C" fn etslock_table_new(
 /// Errors:    ETSLOCK_NOT_FOUND - no table of this process has the name.
 ///            ETSLOCK_ERR_NULL - `name` or `out_table` is NULL.
 ///            ETSLOCK_ERR_INVALID - the name is empty, past 255 bytes, or not UTF-8.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
 /// Since:     0.1
 ///
 /// # Safety
@@ -231,7 +233,7 @@ pub unsafe extern "C" fn etslock_table_open(
         let out = unsafe { Out::handle(out_table) }?;
         // SAFETY: contract `name`.
         let name = unsafe { self::name(name) }?;
-        out.give(Box::new(etslock_table(Live::new(OpenTable::open(&name)?))));
+        out.give(Box::new(etslock_table(Live::new(OpenTable::open(&name)?)?)));
         Ok(())
     })
 }

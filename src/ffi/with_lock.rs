@@ -31,6 +31,16 @@ use crate::with_lock::{Answer, Callback, acquire, with_lock};
 /// its guard. The callback's own guard is not its own to end: etslock_guard_release and
 /// etslock_guard_cancel refuse it.
 ///
+/// An internal thread is a citizen of the process (C-22). A callback finds on it what a fresh thread
+/// of the main thread would find: the signals that the main thread blocks, its processors and, as
+/// far as the system lets it, its priority; the floating-point environment of a program that
+/// begins, errno 0, cancellation on and deferred. Signals to the thread reach it, and programs that
+/// it starts can be ended. It finds nothing of the thread that made the internal one start, and
+/// nothing that an earlier callback left, but for one thing: processors and priority that it sets
+/// for its thread are put right before the callback of another calling thread, and when the internal
+/// thread was idle for some milliseconds; a callback of the same caller that comes sooner may find
+/// them. The system may not let a priority be raised: then the thread ends when it is idle.
+///
 /// Time: at the exec deadline the lock goes, not the callback (C-4, C-11). One that works for long
 /// asks etslock_guard_status now and then and returns when that is not ETSLOCK_OK, or asks for more
 /// time with etslock_guard_extend. A callback that never returns costs one thread; it is counted,
@@ -41,7 +51,8 @@ use crate::with_lock::{Answer, Callback, acquire, with_lock};
 ///
 /// Neither an exception nor longjmp may leave it (C-17); etslock.hpp sees to that for C++. On an
 /// internal thread it may end its thread with pthread_exit or by cancellation: the call answers
-/// ETSLOCK_CALLBACK_FAILED. On the calling thread it must not; cancellation is off while it runs.
+/// ETSLOCK_CALLBACK_FAILED; destructors of its thread-specific data are still part of it. On the
+/// calling thread it must not; cancellation is off while it runs.
 ///
 /// From other languages, where the callback is a thunk into a runtime:
 ///
@@ -238,7 +249,8 @@ fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
 ///            ETSLOCK_ERR_INVALID - an option is out of range, or `key_len` is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the key, or to publish the writes.
-///            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+///            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback, or no
+///                                    thread-specific key was left by which its end is noticed.
 /// Since:     0.1
 ///
 /// # Safety
@@ -295,7 +307,8 @@ pub unsafe extern "C" fn etslock_with_lock(
 ///            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
 ///            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the keys, or to publish the writes.
-///            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+///            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback, or no
+///                                    thread-specific key was left by which its end is noticed.
 /// Since:     0.1
 ///
 /// # Safety

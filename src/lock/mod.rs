@@ -49,7 +49,9 @@ mod wait_mode;
 mod waits;
 
 pub(crate) use acquire::Request;
-pub(crate) use current::{enter_call, inside_call, leave_call, set_thread_number, thread_number};
+pub(crate) use current::{
+    Identity, assume_identity, enter_call, identity, inside_call, leave_call, thread_number,
+};
 pub(crate) use hold::{Gate, Hold, Lost, Standing, Verdict};
 pub(crate) use hold_ref::HoldRef;
 pub use inspect::{LockInfo, Stats};
