@@ -74,7 +74,7 @@ CXX_PROGRAMS    := $(CXX_SOURCES:tests/c/%.cpp=build/tests/cpp/%)
 STATIC_PROGRAMS := $(STATIC_SOURCES:tests/c/%.c=build/tests/static/%)
 
 KINDS := check-header check-symbols test-rust test-model test-protocol test-dialects test-c test-cpp \
-         examples test-ffi check-install test-memory
+         test-static examples test-ffi check-install test-memory
 
 .PHONY: test $(KINDS)
 test: all ## run everything below; STRICT=1 makes a missing tool a failure
@@ -98,6 +98,9 @@ test-c: stage ## the C tests: C99, with the shared and the static library
 test-cpp: stage ## the C++ tests
 	@! command -v $(CXX) >/dev/null || $(PROGRAMS) $(CXX_PROGRAMS) || true
 	@NEEDS=$(CXX) scripts/test-programs.sh cpp build/tests/cpp $(CXX_SOURCES)
+
+test-static: stage ## link the static library beside another Rust archive, and into plug-ins
+	@scripts/test-static.sh
 
 test-dialects: stage ## compile headers and programs as C99, C11 and C++17, with gcc and clang
 	@scripts/test-dialects.sh
