@@ -11,7 +11,10 @@
  * Threads, deadlines and promises are those of etslock.h. What this header adds:
  *
  * - Keys and values are std::string_view; they may hold any bytes. What a range of tuples shows
- *   lives as long as the callback's call, or as the `tuples` object it comes from.
+ *   lives as long as the callback's call, or as the `tuples` object it comes from. Nothing that
+ *   points into an object is given out of a temporary one: keep the snapshot in a variable.
+ * - Times are durations of any unit, rounded up to a millisecond. A time that is over already, as
+ *   `deadline - now` may be, is 0: one attempt, no waiting. Only `infinite` is for ever.
  * - A callable is moved to the heap and lives until it has returned and nobody waits for it, also
  *   when its call was abandoned. What it captures by reference must live as long: with the default
  *   ETSLOCK_ABANDON it may run on after `with_lock` has thrown ETSLOCK_EXEC_TIMEOUT. Capture by
@@ -33,6 +36,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <ratio>
 #include <stdexcept>
 #include <string_view>
 #include <type_traits>
@@ -43,8 +47,52 @@ namespace etslock {
 
 using std::chrono::milliseconds;
 
-/// For a timeout: never.
-inline constexpr milliseconds infinite{ETSLOCK_INFINITE};
+/// For a timeout: never. No difference of two times is as long, nor any time before the end of it.
+inline constexpr milliseconds infinite = milliseconds::max();
+
+/// What a call takes as a time: a duration of any unit, or `infinite`.
+class timeout {
+public:
+    template <typename Rep, typename Period>
+    constexpr timeout(std::chrono::duration<Rep, Period> time) noexcept : count_(rounded_up(time))
+    {
+    }
+    constexpr timeout(milliseconds time) noexcept
+        : count_(time == infinite ? std::int64_t{ETSLOCK_INFINITE} : rounded_up(time))
+    {
+    }
+
+    /// As the C API counts it.
+    constexpr std::int64_t count() const noexcept { return count_; }
+
+private:
+    /// At least 0, also for what is not a number; at most the longest finite time.
+    template <typename Rep, typename Period>
+    static constexpr std::int64_t rounded_up(std::chrono::duration<Rep, Period> time) noexcept
+    {
+        // Any unit's limits fit into a floating type. A user's own type keeps its precision, in
+        // which 0.001 s is 1 ms and not a little more.
+        using wide = std::conditional_t<std::is_floating_point_v<Rep>, Rep, long double>;
+        const wide ms = std::chrono::duration<wide, std::milli>(time).count();
+        if (!(ms > 0))
+            return 0;
+        if (ms >= static_cast<wide>(INT64_MAX))
+            return INT64_MAX;
+        const auto whole = static_cast<std::int64_t>(ms);
+        return static_cast<wide>(whole) < ms ? whole + 1 : whole;
+    }
+
+    std::int64_t count_;
+};
+
+// Deletes a function and says why, to compilers that pass it on.
+#if defined(__cpp_deleted_function)
+#define ETSLOCK_DELETED(reason) delete (reason)
+#else
+#define ETSLOCK_DELETED(reason) delete
+#endif
+#define ETSLOCK_OF_A_TEMPORARY                                                                     \
+    ETSLOCK_DELETED("this would point into a temporary: keep the object in a variable")
 
 /// A status other than ETSLOCK_OK.
 class error : public std::runtime_error {
@@ -154,26 +202,35 @@ public:
     tuples() noexcept = default;
     explicit tuples(etslock_tuples *adopted) noexcept : handle_(adopted) {}
 
-    tuple_range range() const noexcept
+    tuple_range range() const & noexcept
     {
         std::size_t count = 0;
         const etslock_tuple *data = etslock_tuples_data(handle_.get(), &count);
         return {data, count};
     }
-    iterator begin() const noexcept { return range().begin(); }
-    iterator end() const noexcept { return range().end(); }
+    iterator begin() const & noexcept { return range().begin(); }
+    iterator end() const & noexcept { return range().end(); }
     std::size_t size() const noexcept { return range().size(); }
     bool empty() const noexcept { return range().empty(); }
-    tuple_view operator[](std::size_t index) const noexcept { return range()[index]; }
+    tuple_view operator[](std::size_t index) const & noexcept { return range()[index]; }
+
+    // `for (auto tuple : table.lookup("key"))` is well: the loop keeps the snapshot.
+    tuple_range range() const && = ETSLOCK_OF_A_TEMPORARY;
+    iterator begin() const && = ETSLOCK_OF_A_TEMPORARY;
+    iterator end() const && = ETSLOCK_OF_A_TEMPORARY;
+    tuple_view operator[](std::size_t) const && = ETSLOCK_OF_A_TEMPORARY;
 
 private:
     detail::handle<etslock_tuples, etslock_tuples_free> handle_;
 };
 
+class guard;
+
 /// The operations on a held lock. Does not own it: a callback gets one, and `guard` is one.
 class guard_view {
 public:
     explicit guard_view(etslock_guard *guard) noexcept : guard_(guard) {}
+    guard_view(guard &&) = ETSLOCK_OF_A_TEMPORARY;
 
     /// The current tuples with this guard's staged writes applied.
     tuples lookup(std::string_view key)
@@ -199,17 +256,19 @@ public:
     }
     void commit() { detail::check(etslock_guard_commit(guard_)); }
     void rollback() { detail::check(etslock_guard_rollback(guard_)); }
-    void extend(milliseconds exec_timeout)
+    void extend(timeout exec_timeout)
     {
         detail::check(etslock_guard_extend(guard_, exec_timeout.count()));
     }
     /// Throws as soon as the guard is late or revoked.
-    void sleep(milliseconds time) { detail::check(etslock_guard_sleep(guard_, time.count())); }
+    void sleep(timeout time) { detail::check(etslock_guard_sleep(guard_, time.count())); }
 
     etslock_status status() const noexcept { return etslock_guard_status(guard_); }
+    /// To the exec deadline: 0 when late or revoked, or `infinite`.
     milliseconds remaining() const noexcept
     {
-        return milliseconds(etslock_guard_remaining_ms(guard_));
+        const std::int64_t ms = etslock_guard_remaining_ms(guard_);
+        return ms == ETSLOCK_INFINITE ? infinite : milliseconds(ms);
     }
     std::uint64_t token() const noexcept { return etslock_guard_token(guard_); }
     etslock_guard *get() const noexcept { return guard_; }
@@ -243,6 +302,9 @@ public:
 
     explicit operator bool() const noexcept { return guard_ != nullptr; }
 
+    etslock_guard *get() const & noexcept { return guard_; }
+    etslock_guard *get() const && = ETSLOCK_OF_A_TEMPORARY;
+
 private:
     void end() noexcept
     {
@@ -257,7 +319,8 @@ public:
     explicit locks(etslock_locks *adopted) noexcept : handle_(adopted) {}
 
     std::size_t size() const noexcept { return etslock_locks_count(handle_.get()); }
-    etslock_lock_info operator[](std::size_t index) const
+    etslock_lock_info operator[](std::size_t) const && = ETSLOCK_OF_A_TEMPORARY;
+    etslock_lock_info operator[](std::size_t index) const &
     {
         etslock_lock_info info{};
         info.struct_size = sizeof info;
@@ -280,7 +343,8 @@ public:
         detail::check(etslock_lock_table_new(&out));
         handle_.reset(out);
     }
-    static lock_table process_default() noexcept { return lock_table(nullptr); }
+    /// Owns nothing; `const`, so that it is no temporary that `options` would be left without.
+    static const lock_table process_default() noexcept { return lock_table(nullptr); }
 
     etslock::locks locks() const { return snapshot(nullptr); }
     inline etslock::locks locks(const table &of) const;
@@ -293,7 +357,8 @@ public:
         detail::check(etslock_lock_table_stats(get(), &out));
         return out;
     }
-    etslock_lock_table *get() const noexcept { return handle_.get(); }
+    etslock_lock_table *get() const & noexcept { return handle_.get(); }
+    etslock_lock_table *get() && = ETSLOCK_OF_A_TEMPORARY;
 
 private:
     explicit lock_table(std::nullptr_t) noexcept {}
@@ -312,26 +377,45 @@ class options {
 public:
     options() noexcept { etslock_options_init(&raw_, sizeof raw_); }
 
-    options &wait_timeout(milliseconds time) noexcept { return set(raw_.wait_timeout_ms, time); }
-    options &exec_timeout(milliseconds time) noexcept { return set(raw_.exec_timeout_ms, time); }
-    options &fail_timeout(milliseconds time) noexcept { return set(raw_.fail_timeout_ms, time); }
-    options &spin_delay(milliseconds time) noexcept { return set(raw_.spin_delay_ms, time); }
-    options &lock_table(const etslock::lock_table &table) noexcept
+    options &wait_timeout(timeout time) & noexcept { return set(raw_.wait_timeout_ms, time); }
+    options &exec_timeout(timeout time) & noexcept { return set(raw_.exec_timeout_ms, time); }
+    options &fail_timeout(timeout time) & noexcept { return set(raw_.fail_timeout_ms, time); }
+    options &spin_delay(timeout time) & noexcept { return set(raw_.spin_delay_ms, time); }
+    /// The lock table is to outlive the calls that these options are given to.
+    options &lock_table(const etslock::lock_table &table) & noexcept
     {
         return raw_.lock_table = table.get(), *this;
     }
-    options &run_on(etslock_run_on where) noexcept { return raw_.run_on = where, *this; }
-    options &queue(etslock_queue how) noexcept { return raw_.queue = how, *this; }
-    options &on_exec_timeout(etslock_on_exec_timeout what) noexcept
+    options &run_on(etslock_run_on where) & noexcept { return raw_.run_on = where, *this; }
+    options &queue(etslock_queue how) & noexcept { return raw_.queue = how, *this; }
+    options &on_exec_timeout(etslock_on_exec_timeout what) & noexcept
     {
         return raw_.on_exec_timeout = what, *this;
     }
-    options &owner(std::uint64_t owner) noexcept { return raw_.owner = owner, *this; }
+    options &owner(std::uint64_t owner) & noexcept { return raw_.owner = owner, *this; }
 
-    const etslock_options &raw() const noexcept { return raw_; }
+    // What is set in a temporary is handed on by value, so that a reference to it may be kept.
+    options wait_timeout(timeout time) && noexcept { return wait_timeout(time); }
+    options exec_timeout(timeout time) && noexcept { return exec_timeout(time); }
+    options fail_timeout(timeout time) && noexcept { return fail_timeout(time); }
+    options spin_delay(timeout time) && noexcept { return spin_delay(time); }
+    options lock_table(const etslock::lock_table &table) && noexcept { return lock_table(table); }
+    options run_on(etslock_run_on where) && noexcept { return run_on(where); }
+    options queue(etslock_queue how) && noexcept { return queue(how); }
+    options on_exec_timeout(etslock_on_exec_timeout what) && noexcept
+    {
+        return on_exec_timeout(what);
+    }
+    options owner(std::uint64_t owner_id) && noexcept { return owner(owner_id); }
+
+    options &lock_table(etslock::lock_table &&) & = ETSLOCK_OF_A_TEMPORARY;
+    options lock_table(etslock::lock_table &&) && = ETSLOCK_OF_A_TEMPORARY;
+
+    const etslock_options &raw() const & noexcept { return raw_; }
+    const etslock_options &raw() const && = ETSLOCK_OF_A_TEMPORARY;
 
 private:
-    options &set(std::int64_t &field, milliseconds time) noexcept
+    options &set(std::int64_t &field, timeout time) noexcept
     {
         return field = time.count(), *this;
     }
@@ -384,6 +468,14 @@ private:
     }
 };
 
+/// What is of use only until the callable has returned.
+template <typename T>
+inline constexpr bool points_into_call =
+    std::is_same_v<T, std::string_view> || std::is_same_v<T, tuple_view> ||
+    std::is_same_v<T, tuple_range> || std::is_same_v<T, tuple_range::iterator> ||
+    std::is_same_v<T, guard_view> || std::is_same_v<T, etslock_guard *> ||
+    std::is_same_v<T, const etslock_tuple *>;
+
 template <typename Callable>
 using returned_by = std::invoke_result_t<std::decay_t<Callable> &, guard_view &, tuple_range &>;
 
@@ -393,6 +485,9 @@ returned_by<Callable> run_locked(Callable &&callable, const options &opts, Start
 {
     using returned = returned_by<Callable>;
     static_assert(!std::is_reference_v<returned>, "a callable under a lock returns a value");
+    static_assert(!points_into_call<returned>,
+                  "what a callable under a lock returns must not point into the call: return a copy, "
+                  "such as std::string(tuples[0].value)");
     using result = std::conditional_t<std::is_void_v<returned>, nothing, std::decay_t<returned>>;
     using job = detail::job<std::decay_t<Callable>, result>;
 
@@ -533,7 +628,8 @@ public:
         return guard(out);
     }
 
-    etslock_table *get() const noexcept { return handle_.get(); }
+    etslock_table *get() const & noexcept { return handle_.get(); }
+    etslock_table *get() const && = ETSLOCK_OF_A_TEMPORARY;
 
 private:
     struct adopt {};
@@ -576,5 +672,8 @@ inline bool lock_table::force_release(const table &of, std::string_view key) con
 }
 
 } // namespace etslock
+
+#undef ETSLOCK_OF_A_TEMPORARY
+#undef ETSLOCK_DELETED
 
 #endif
