@@ -293,7 +293,7 @@ void test_abandoned()
     std::promise<void> go, gone;
     std::shared_future<void> may_go = go.get_future().share();
     std::future<void> is_gone = gone.get_future();
-    auto opts = etslock::options().exec_timeout(50ms);
+    auto opts = etslock::options().exec_timeout(50ms).on_exec_timeout(ETSLOCK_ABANDON);
     auto outlive = [may_go, end = end_signal(std::move(gone))](auto guard, auto) {
         may_go.wait();
         CHECK_STATUS(guard.status(), ETSLOCK_REVOKED);
@@ -351,15 +351,15 @@ void test_thread_ended()
 
 int main()
 {
-    test_table();
-    test_with_lock();
-    test_exceptions(ETSLOCK_RUN_ON_WORKER);
-    test_exceptions(ETSLOCK_RUN_ON_CALLER);
-    test_waiting();
-    test_guard();
-    test_lock_table();
-    test_abandoned();
-    test_killed();
-    test_thread_ended();
+    RUN(test_table());
+    RUN(test_with_lock());
+    RUN(test_exceptions(ETSLOCK_RUN_ON_WORKER));
+    RUN(test_exceptions(ETSLOCK_RUN_ON_CALLER));
+    RUN(test_waiting());
+    RUN(test_guard());
+    RUN(test_lock_table());
+    RUN(test_abandoned());
+    RUN(test_killed());
+    RUN(test_thread_ended());
     return check_report();
 }

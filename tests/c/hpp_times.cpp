@@ -164,8 +164,8 @@ void test_waits()
 int main()
 {
     alarm(60); /* a wait for ever is a failure */
-    test_counts();
-    test_options();
-    test_waits();
+    RUN(test_counts());
+    RUN(test_options());
+    RUN(test_waits());
     return check_report();
 }

@@ -244,8 +244,8 @@ static void again_and_again(void)
 int main(void)
 {
     alarm(120); /* a hang is a failure */
-    close_and_load_again();
-    close_with_a_callback_running();
-    again_and_again();
+    RUN(close_and_load_again());
+    RUN(close_with_a_callback_running());
+    RUN(again_and_again());
     return check_report();
 }
