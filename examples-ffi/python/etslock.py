@@ -392,11 +392,11 @@ def _keys(keys):
 
 # --- what comes out -------------------------------------------------------------------------------
 #
-# The handler of a signal may raise between any two steps of Python, of which the main thread's first
-# chance is when a call of the library has returned. A handle that is in a variable by then only may
-# get lost, and one that is ended before its variable is cleared may be ended twice. So a handle
-# stays where the library wrote it; who ends it draws it from an iterator, which has it once, and
-# drawing and ending are one step of C.
+# The handler of a signal may raise between any two steps of Python: first of all when a call of the
+# library has returned, before what it gave is anywhere. A handle would get lost there, and one whose
+# variable is cleared after its end would be ended twice. So a handle stays where the library wrote
+# it. Who ends it draws it from an iterator, which has it once, and drawing and ending are one step
+# of C.
 
 
 _value_of = operator.attrgetter("value")
@@ -478,8 +478,8 @@ def _options(given):
 #   are made on more than one, `_options` names one.
 # - A wait that was interrupted goes on in its helper, keeps its place until its `wait_timeout`, and
 #   gives back at once what it gets: nothing in the library can end it earlier. The main thread is
-#   another owner from there on, so that it does not take what is left of its call for itself; a wait
-#   for a lock that it has from before then ends by its timeout, not by Deadlock.
+#   another owner from there on, so that it does not take what is left of its call for itself; a
+#   wait for a lock that it has from before then ends by its timeout, not by Deadlock.
 # - `_on_helper` is the only place to change once a wait can be told to stop.
 
 _main_owner = OWNER_NONE - 1
