@@ -393,10 +393,10 @@ def _keys(keys):
 # --- what comes out -------------------------------------------------------------------------------
 #
 # The handler of a signal may raise between any two steps of Python: first of all when a call of the
-# library has returned, before what it gave is anywhere. A handle would get lost there, and one whose
-# variable is cleared after its end would be ended twice. So a handle stays where the library wrote
-# it. Who ends it draws it from an iterator, which has it once, and drawing and ending are one step
-# of C.
+# library has returned, before what it gave is anywhere. A handle would get lost there, and one
+# whose variable is cleared after its end would be ended twice. So a handle stays where the library
+# wrote it. Who ends it draws it from an iterator, which has it once, and drawing and ending are one
+# step of C.
 
 
 _value_of = operator.attrgetter("value")
@@ -470,9 +470,9 @@ def _options(given):
 # --- interruptions --------------------------------------------------------------------------------
 #
 # Signal handlers run in the main thread, when it executes Python. While it waits inside the library
-# none runs. Waiting in slices would lose the place in the queue with each of them. So where the main
-# thread would have to wait, a helper thread waits in its stead, and the main thread waits for the
-# helper, which handlers may interrupt. Calls of other threads are made directly.
+# none runs. Waiting in slices would lose the place in the queue with each of them. So where the
+# main thread would have to wait, a helper thread waits in its stead, and the main thread waits for
+# the helper, which handlers may interrupt. Calls of other threads are made directly.
 #
 # - The library takes a call that names no owner for its thread's. For the main thread, whose calls
 #   are made on more than one, `_options` names one.
