@@ -71,10 +71,14 @@ CXX_SOURCES := $(wildcard tests/c/*.cpp)
 STATIC_SOURCES := $(filter %/original.c %/kill.c,$(C_SOURCES))
 C_PROGRAMS      := $(C_SOURCES:tests/c/%.c=build/tests/c99/%)
 CXX_PROGRAMS    := $(CXX_SOURCES:tests/c/%.cpp=build/tests/cpp/%)
+# Again in a later dialect, where the header offers more: those that test the header.
+CXX20_SOURCES   := $(wildcard tests/c/hpp*.cpp)
+CXX20_PROGRAMS  := $(CXX20_SOURCES:tests/c/%.cpp=build/tests/cpp20/%)
+HAS_CXX20 = echo 'int main() {}' | $(CXX) -std=c++20 -fsyntax-only -x c++ - 2>/dev/null
 STATIC_PROGRAMS := $(STATIC_SOURCES:tests/c/%.c=build/tests/static/%)
 
 KINDS := check-header check-symbols test-rust test-model test-protocol test-dialects test-c test-cpp \
-         examples test-ffi check-install test-memory
+         test-static examples test-ffi check-install test-memory
 
 .PHONY: test $(KINDS)
 test: all ## run everything below; STRICT=1 makes a missing tool a failure
@@ -95,9 +99,16 @@ test-c: stage ## the C tests: C99, with the shared and the static library
 	scripts/test-programs.sh static build/tests/static $(STATIC_SOURCES) || status=1; \
 	exit $$status
 
-test-cpp: stage ## the C++ tests
+test-cpp: stage ## the C++ tests: C++17, and what tests the header in C++20 too
 	@! command -v $(CXX) >/dev/null || $(PROGRAMS) $(CXX_PROGRAMS) || true
-	@NEEDS=$(CXX) scripts/test-programs.sh cpp build/tests/cpp $(CXX_SOURCES)
+	@! $(HAS_CXX20) || $(PROGRAMS) $(CXX20_PROGRAMS) || true
+	@status=0; \
+	NEEDS=$(CXX) scripts/test-programs.sh cpp build/tests/cpp $(CXX_SOURCES) || status=1; \
+	! $(HAS_CXX20) || scripts/test-programs.sh cpp20 build/tests/cpp20 $(CXX20_SOURCES) || status=1; \
+	exit $$status
+
+test-static: stage ## link the static library beside another Rust archive, and into plug-ins
+	@scripts/test-static.sh
 
 test-dialects: stage ## compile headers and programs as C99, C11 and C++17, with gcc and clang
 	@scripts/test-dialects.sh
@@ -178,6 +189,10 @@ build/tests/static/%: tests/c/%.c build/lib/libetslock.a
 build/tests/cpp/%: tests/c/%.cpp
 	@mkdir -p $(@D); rm -f $@
 	@$(CXX) -std=c++17 $(COMPILE) -MT $@ -MF $@.d $< -o $@ $(SHARED)
+
+build/tests/cpp20/%: tests/c/%.cpp
+	@mkdir -p $(@D); rm -f $@
+	@$(CXX) -std=c++20 $(COMPILE) -MT $@ -MF $@.d $< -o $@ $(SHARED)
 
 build/examples/c/%: examples-c/%.c
 	@mkdir -p $(@D); rm -f $@

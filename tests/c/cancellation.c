@@ -274,12 +274,12 @@ int main(void)
     alarm(120); /* a hang is a failure */
     table = new_table();
     REQUIRE(etslock_acquire(table, "other", 5, NULL, &other_lock) == ETSLOCK_OK);
-    killed_calls_are_not_cut();
-    cancelled_calls_are_not_cut();
+    RUN(killed_calls_are_not_cut());
+    RUN(cancelled_calls_are_not_cut());
     CHECK_STATUS(etslock_guard_release(other_lock), ETSLOCK_OK);
-    a_request_meets_its_own_callback();
-    cancellation_is_as_on_a_fresh_thread();
-    force_release_cancels_nobody();
+    RUN(a_request_meets_its_own_callback());
+    RUN(cancellation_is_as_on_a_fresh_thread());
+    RUN(force_release_cancels_nobody());
     etslock_table_free(table);
     return check_report();
 }

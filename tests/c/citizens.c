@@ -532,13 +532,13 @@ int main(int argc, char **argv)
     if (argc == 2)
         return check_stack(argv[1]);
     table = new_table();
-    strangers();
-    main_thread_masks();
-    programs();
-    stacks(argv[0]);
+    RUN(strangers());
+    RUN(main_thread_masks());
+    RUN(programs());
+    RUN(stacks(argv[0]));
     CASE("C-22: a trapped system call in a callback reaches its handler");
     CHECK(run_again(argv[0], "trap") == 0);
-    signals(); /* sets handlers */
+    RUN(signals()); /* sets handlers */
     etslock_table_free(table);
     return check_report();
 }

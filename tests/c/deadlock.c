@@ -643,17 +643,17 @@ static void crowds(void)
 int main(void)
 {
     alarm(120); /* a hang is a failure */
-    two_threads();
-    three_threads();
-    a_key_of_several();
-    own_key_in_nested_callbacks();
-    two_callbacks();
-    a_cycle_through_a_waiting_caller();
-    logical_owners();
-    the_callback_of_a_logical_owner();
-    no_owner();
-    a_revoked_guard_leaves_the_graph();
-    an_abandoned_callback_leaves_the_graph();
-    crowds();
+    RUN(two_threads());
+    RUN(three_threads());
+    RUN(a_key_of_several());
+    RUN(own_key_in_nested_callbacks());
+    RUN(two_callbacks());
+    RUN(a_cycle_through_a_waiting_caller());
+    RUN(logical_owners());
+    RUN(the_callback_of_a_logical_owner());
+    RUN(no_owner());
+    RUN(a_revoked_guard_leaves_the_graph());
+    RUN(an_abandoned_callback_leaves_the_graph());
+    RUN(crowds());
     return check_report();
 }

@@ -252,14 +252,14 @@ int main(int argc, char **argv)
 
     for (round = 0; round < rounds; round++) {
         CASE("C-13: a callback that ends its thread is who it was until the thread has ended");
-        ends(EXITS, 0);
+        RUN(ends(EXITS, 0));
         CASE("C-13: also when it is cancelled");
-        ends(IS_CANCELLED, 0);
+        RUN(ends(IS_CANCELLED, 0));
         CASE("C-13: and its caller is still its caller");
-        ends(EXITS, 1);
-        ends(IS_CANCELLED, 1);
+        RUN(ends(EXITS, 1));
+        RUN(ends(IS_CANCELLED, 1));
         CASE("C-12: user_data_free on an ending thread");
-        freed_by_an_ending_thread();
+        RUN(freed_by_an_ending_thread());
     }
     CASE("C-13: a handler of exit, called in a callback, is who the callback was");
     CHECK(run_again(argv[0], "worker") == 0);

@@ -351,14 +351,14 @@ int main(void)
     CHECK_STATUS(etslock_table_insert(table, "k", 1, "v", 1), ETSLOCK_OK);
     guard = hold(table, "held");
 
-    handlers();
-    other_children("C-16: a child made by clone finds that it is one", make_by_clone);
+    RUN(handlers());
+    RUN(other_children("C-16: a child made by clone finds that it is one", make_by_clone));
     if (symbol != NULL) {
         memcpy(&quick_fork, &symbol, sizeof symbol);
-        other_children("C-16: a child made by _Fork finds that it is one", quick_fork);
+        RUN(other_children("C-16: a child made by _Fork finds that it is one", quick_fork));
     }
-    thread_ids();
-    lines_of_forks();
+    RUN(thread_ids());
+    RUN(lines_of_forks());
 
     CHECK_STATUS(etslock_guard_cancel(guard), ETSLOCK_OK);
     etslock_lock_table_free(lock_table);

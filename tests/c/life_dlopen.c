@@ -313,9 +313,9 @@ int main(void)
 {
     alarm(120); /* a hang is a failure */
     REQUIRE(pthread_atfork(before_fork, in_parent, in_child) == 0);
-    fork_with_earlier_handlers();
-    close_and_load_again();
-    close_with_a_callback_running();
-    again_and_again();
+    RUN(fork_with_earlier_handlers());
+    RUN(close_and_load_again());
+    RUN(close_with_a_callback_running());
+    RUN(again_and_again());
     return check_report();
 }

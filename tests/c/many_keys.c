@@ -782,21 +782,21 @@ static void the_holder_is_gone(void)
 int main(void)
 {
     alarm(120); /* a hang is a failure */
-    duplicates_count_once();
-    tuples_are_grouped();
-    number_of_keys();
-    overlapping_sets_in_any_order();
-    a_timeout_leaves_nothing();
-    one_global_order();
-    one_wait_deadline();
-    exec_deadline_counts_from_the_last_grant();
-    one_token();
-    losing_one_key_by_force();
-    losing_one_key_at_the_release_time();
-    only_named_keys_are_covered();
-    writes_commit_together();
-    counters_over_several_keys();
-    nested_locks();
-    the_holder_is_gone();
+    RUN(duplicates_count_once());
+    RUN(tuples_are_grouped());
+    RUN(number_of_keys());
+    RUN(overlapping_sets_in_any_order());
+    RUN(a_timeout_leaves_nothing());
+    RUN(one_global_order());
+    RUN(one_wait_deadline());
+    RUN(exec_deadline_counts_from_the_last_grant());
+    RUN(one_token());
+    RUN(losing_one_key_by_force());
+    RUN(losing_one_key_at_the_release_time());
+    RUN(only_named_keys_are_covered());
+    RUN(writes_commit_together());
+    RUN(counters_over_several_keys());
+    RUN(nested_locks());
+    RUN(the_holder_is_gone());
     return check_report();
 }

@@ -217,9 +217,9 @@ static void no_attributes(void)
 int main(void)
 {
     alarm(120); /* a hang is a failure */
-    no_handlers();
-    no_keys();
-    no_values();
-    no_attributes();
+    RUN(no_handlers());
+    RUN(no_keys());
+    RUN(no_values());
+    RUN(no_attributes());
     return check_report();
 }

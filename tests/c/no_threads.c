@@ -358,12 +358,12 @@ int main(void)
     main_thread = pthread_self();
     REQUIRE(sem_init(&arrived, 0, 0) == 0 && sem_init(&go, 0, 0) == 0);
     CHECK_STATUS(etslock_table_insert(table, "k", 1, "old", 3), ETSLOCK_OK);
-    every_refusal(table);
-    a_waiter_gets_the_lock(table);
-    a_late_thread(table);
-    no_thread_needed(table);
-    a_nested_call(table);
-    an_ending_thread(table);
+    RUN(every_refusal(table));
+    RUN(a_waiter_gets_the_lock(table));
+    RUN(a_late_thread(table));
+    RUN(no_thread_needed(table));
+    RUN(a_nested_call(table));
+    RUN(an_ending_thread(table));
     sem_destroy(&arrived);
     sem_destroy(&go);
     etslock_table_free(table);

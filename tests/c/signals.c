@@ -345,16 +345,16 @@ int main(void)
     table = new_table();
 
     set_handler(SIGUSR1, 0);
-    workers_take_no_others_signals();
+    RUN(workers_take_no_others_signals());
     for (i = 0; i < COUNT_OF(flags); i++) {
         set_handler(SIGALRM, flags[i]);
         set_alarm_each_ms(1);
-        wait_timeouts();
-        waits_that_are_granted();
-        release_times();
-        callbacks();
-        sleeps();
-        counting();
+        RUN(wait_timeouts());
+        RUN(waits_that_are_granted());
+        RUN(release_times());
+        RUN(callbacks());
+        RUN(sleeps());
+        RUN(counting());
         set_alarm_each_ms(0);
     }
     CASE("threads: the handler ran on its own stack");

@@ -438,13 +438,13 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "without-threads") == 0)
         return without_threads();
-    names_and_texts();
-    version();
-    several_keys_closed();
-    several_keys_revoked();
-    several_keys_lost();
-    robbed_at_any_moment();
+    RUN(names_and_texts());
+    RUN(version());
+    RUN(several_keys_closed());
+    RUN(several_keys_revoked());
+    RUN(several_keys_lost());
+    RUN(robbed_at_any_moment());
     CASE("C-17: NO_THREAD with several keys");
-    CHECK(run_again(argv[0], "without-threads") == EXIT_SUCCESS);
+    RUN_AS("no_threads", CHECK(run_again(argv[0], "without-threads") == EXIT_SUCCESS));
     return check_report();
 }
