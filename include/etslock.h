@@ -32,7 +32,7 @@
  *
  *   tuple          one {key, value}: two byte strings, which may hold NUL bytes and may be empty
  *   table          tuples, of type set, bag or duplicate bag
- *   lock           the right to one key, or several keys, of one table
+ *   lock           the right to one key, or several keys, of one table or several
  *   lock table     where locks live, apart from the data; one per process unless you make more
  *   guard          the handle that stands for a held lock
  *   worker         an internal thread that runs callbacks
@@ -41,7 +41,7 @@
  *   late           said of a guard past its exec deadline whose lock is still held
  *   revoked        said of a guard whose lock was taken away: its writes are refused for ever
  *   token          a number larger than that of every earlier lock of the same key, unique in the
- *                  process: what you hand to other systems as a fence
+ *                  process: what you hand to other systems as a fence (C-21)
  *
  * Promises have numbers, (C-1) to (C-24), by which tests and documentation cite them.
  *
@@ -108,7 +108,8 @@
  *               then, either
  *   key         readable for key_len bytes during the call; may be NULL if key_len is 0. Copied.
  *   value       the same for value and value_len, and for data and data_len. Copied.
- *   keys        readable for key_count elements during the call, each of them a `key`. Copied.
+ *   keys        readable for key_count elements during the call, each of them a `key`, with a
+ *               `table` where it names one. Copied.
  *   name        a NUL-terminated string, readable during the call. Copied.
  *   options     NULL for the defaults; or made by the init function of its type, and readable for
  *               struct_size bytes during the call, each pointer in it NULL or live. For an init
@@ -175,9 +176,9 @@
 #include <stdint.h>
 
 /** The version of this header; `etslock_version()` is the library's. */
-#define ETSLOCK_VERSION "0.1.0"
+#define ETSLOCK_VERSION "0.2.0"
 #define ETSLOCK_VERSION_MAJOR 0
-#define ETSLOCK_VERSION_MINOR 1
+#define ETSLOCK_VERSION_MINOR 2
 #define ETSLOCK_VERSION_PATCH 0
 
 
@@ -446,6 +447,8 @@ typedef struct etslock_cursor etslock_cursor;
  *            etslock_guard_insert - stages an insert.
  *            etslock_guard_delete - stages the removal of a key's tuples.
  *            etslock_guard_delete_tuple - stages the removal of one tuple.
+ *            etslock_guard_lookup_in, _insert_in, _delete_in, _delete_tuple_in - the same of a key
+ *            of a table that is named, for guards of several tables.
  *            etslock_guard_commit - publishes the staged writes, keeps the lock.
  *            etslock_guard_rollback - forgets the staged writes, keeps the lock.
  *            etslock_guard_release - commits, unlocks, ends an acquired guard.
@@ -474,6 +477,7 @@ typedef struct etslock_guard etslock_guard;
  *            etslock_lock_table_locks - who holds what.
  *            etslock_lock_table_stats - counters.
  *            etslock_lock_table_force_release - takes a lock away from its holder.
+ *            etslock_lock_table_force_release_token - the same, if it is still that holder.
  * Since:     0.1
  */
 typedef struct etslock_lock_table etslock_lock_table;
@@ -661,9 +665,12 @@ typedef struct {
    */
   int32_t on_exec_timeout;
   /**
-   * Must be 0.
+   * What the callback returns to have its writes published; anything else drops them and is
+   * ETSLOCK_CALLBACK_FAILED. Default 0. Use 1 where the callback is a thunk into another language:
+   * one that raised, or forgot to return, gives 0 there, and 0 then publishes nothing. Since 0.2;
+   * a reserved field before, which was 0.
    */
-  int32_t reserved2;
+  int32_t commit_code;
   /**
    * Who holds and waits, for the detection of deadlocks (C-13). Default 0: the calling thread,
    * or the callback that runs on it. ETSLOCK_OWNER_NONE: takes no part. Else a number of your
@@ -681,7 +688,8 @@ typedef struct {
 } etslock_options;
 
 /**
- * What runs while a lock is held; 0 commits its writes, anything else drops them.
+ * What runs while a lock is held; 0 commits its writes, anything else drops them, unless
+ * options.commit_code says otherwise.
  *
  * `tuples` are those of the locked keys as of the acquisition, NULL if there are none; for several
  * keys they are grouped in the order given. `guard` and `tuples` are valid until the callback
@@ -778,6 +786,26 @@ typedef struct {
    */
   size_t key_len;
 } etslock_key;
+
+/**
+ * One key of several, and the table that it is a key of. Never grows.
+ *
+ * Since:     0.2
+ */
+typedef struct {
+  /**
+   * The table: any handle to it.
+   */
+  etslock_table *table;
+  /**
+   * The key; readable for key_len bytes during the call. May be NULL if key_len is 0.
+   */
+  const void *key;
+  /**
+   * Bytes in the key; may be 0.
+   */
+  size_t key_len;
+} etslock_table_key;
 
 /**
  * One lock of a snapshot.
@@ -1248,6 +1276,15 @@ etslock_status etslock_cursor_next(etslock_cursor *cursor, etslock_tuples **out_
 void etslock_cursor_free(etslock_cursor *cursor);
 
 /**
+ * ETSLOCK_OWNER_NONE, for languages that read no macros.
+ *
+ * Threads:   any thread.
+ * Blocks:    no.
+ * Since:     0.2
+ */
+uint64_t etslock_owner_none(void);
+
+/**
  * Writes the defaults of etslock_options.
  *
  * Call it as `etslock_options_init(&options, sizeof options)`. With NULL, or a size without room
@@ -1262,11 +1299,12 @@ void etslock_options_init(etslock_options *options, size_t size);
 /**
  * Runs `callback` while holding the lock of `key`.
  *
- * Waits for the lock, then for the callback. When the callback returns 0 in time, its writes are
- * published and the status is ETSLOCK_OK; in every other case none of its unpublished writes
- * happen (C-7). When exec_timeout_ms passes first, the lock is taken back and the call returns,
- * while the callback runs on with a revoked guard (C-4, C-8, C-11). NULL for `options` means the
- * defaults; `out_result` may be NULL. Status and callback's code are two things: look at both.
+ * Waits for the lock, then for the callback. When the callback returns 0 in time, or what
+ * options.commit_code says, its writes are published and the status is ETSLOCK_OK; in every other
+ * case none of its unpublished writes happen (C-7). When exec_timeout_ms passes first, the lock is
+ * taken back and the call returns, while the callback runs on with a revoked guard (C-4, C-8, C-11).
+ * NULL for `options` means the defaults; `out_result` may be NULL. Status and callback's code are
+ * two things: look at both.
  *
  * Ownership: `user_data` belongs to the library from here on if user_data_free is set, which is
  *            called exactly once, whatever this returns but ETSLOCK_ERR_STRUCT_SIZE (C-12). `key`
@@ -1277,7 +1315,7 @@ void etslock_options_init(etslock_options *options, size_t size);
  *            ETSLOCK_RUN_ON_CALLER until the callback has returned.
  * Errors:    ETSLOCK_WAIT_TIMEOUT - the lock was not free in time; the callback never ran.
  *            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
- *            ETSLOCK_CALLBACK_FAILED - the callback returned non-zero, or ended its thread.
+ *            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
  *            ETSLOCK_REVOKED - the lock was taken away by etslock_lock_table_force_release.
  *            ETSLOCK_DEADLOCK - the owner holds the key itself, or its holder waits for the owner.
  *            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -1315,7 +1353,7 @@ etslock_status etslock_with_lock(etslock_table *table,
  *            ETSLOCK_RUN_ON_CALLER until the callback has returned.
  * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
  *            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
- *            ETSLOCK_CALLBACK_FAILED - the callback returned non-zero, or ended its thread.
+ *            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
  *            ETSLOCK_REVOKED - one of the locks was taken away.
  *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
  *            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -1342,7 +1380,8 @@ etslock_status etslock_with_locks(etslock_table *table,
  * not end with its thread. Past its exec deadline it is late: its writes are refused, and from the
  * release time on a waiter takes its lock (C-5). The owner is the calling thread unless
  * options.owner says otherwise, also when another thread uses the guard: a second acquire of the
- * same key by that owner is ETSLOCK_DEADLOCK (C-13).
+ * same key by that owner is ETSLOCK_DEADLOCK (C-13). With short times a waiter may take the lock
+ * before this returns: ETSLOCK_OK, and the guard is revoked.
  *
  * Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel, also when
  *            its lock was lost; NULL on failure. `key` is copied.
@@ -1415,7 +1454,8 @@ void etslock_result_free(etslock_result *result);
  *            ETSLOCK_REVOKED - the guard is revoked.
  *            ETSLOCK_NOT_FOUND - the key has no tuple.
  *            ETSLOCK_ERR_NULL - `guard` or `out_tuples` is NULL, or `key` with a length above 0.
- *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX; the guard's keys are of several
+ *            tables: see etslock_guard_lookup_in.
  *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
  * Since:     0.1
@@ -1438,7 +1478,8 @@ etslock_status etslock_guard_lookup(etslock_guard *guard,
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
  *            ETSLOCK_REVOKED - the guard is revoked.
  *            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` or `value` with a length above 0.
- *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX; the guard's keys are of several
+ *            tables.
  *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
  * Since:     0.1
@@ -1459,7 +1500,8 @@ etslock_status etslock_guard_insert(etslock_guard *guard,
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
  *            ETSLOCK_REVOKED - the guard is revoked.
  *            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` with a length above 0.
- *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX; the guard's keys are of several
+ *            tables.
  *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key; earlier writes stay staged.
  * Since:     0.1
@@ -1477,7 +1519,8 @@ etslock_status etslock_guard_delete(etslock_guard *guard, const void *key, size_
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
  *            ETSLOCK_REVOKED - the guard is revoked.
  *            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` or `value` with a length above 0.
- *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX; the guard's keys are of several
+ *            tables.
  *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
  * Since:     0.1
@@ -1636,7 +1679,8 @@ int64_t etslock_guard_remaining_ms(const etslock_guard *guard);
  *
  * Larger than that of every earlier lock of the same key, and unique in this process; one for all
  * keys of a guard. Hand it to other systems with what you write there: they refuse a token below
- * one that they have seen. It stays the same when the lock is lost. 0 for NULL, and for a guard
+ * one that they have seen. Larger too than those of earlier processes on this machine, as long as
+ * its clock was not set back (C-21); see etslock_token_raise. It stays the same when the lock is lost. 0 for NULL, and for a guard
  * from before a fork.
  *
  * Threads:   any thread, any number at once, while the guard lives.
@@ -1644,6 +1688,181 @@ int64_t etslock_guard_remaining_ms(const etslock_guard *guard);
  * Since:     0.1
  */
 uint64_t etslock_guard_token(const etslock_guard *guard);
+
+/**
+ * Runs `callback` while holding the locks of several keys, of one table or several.
+ *
+ * As etslock_with_locks, and each key says its table. The tables may be of different types and
+ * access. Two handles to one named table are one table; a key that is named twice in a table counts
+ * once, and the same key in two tables is two. All keys are taken in the one order of C-18, whoever
+ * else takes several. The callback's tuples are grouped in the order given; they say their key, not
+ * their table. Its guard is used through the functions that name a table, such as
+ * etslock_guard_lookup_in; if all keys are of one table, the others work too. All writes to all
+ * tables are published together or none is; for readers without a lock each key is one step (C-20).
+ *
+ * Ownership: `user_data` belongs to the library from here on if user_data_free is set, which is
+ *            called exactly once, whatever this returns but ETSLOCK_ERR_STRUCT_SIZE (C-12). `keys`
+ *            are copied. `*out_result` is always written; end it with etslock_result_free.
+ * Threads:   any thread, also from a callback; a key that the owner itself holds is
+ *            ETSLOCK_DEADLOCK.
+ * Blocks:    at most wait_timeout_ms + exec_timeout_ms and extensions; with ETSLOCK_JOIN or
+ *            ETSLOCK_RUN_ON_CALLER until the callback has returned.
+ * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
+ *            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
+ *            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
+ *            ETSLOCK_REVOKED - one of the locks was taken away.
+ *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
+ *            ETSLOCK_CLOSED - one of the tables or the lock table was freed during the wait; nothing
+ *            stays locked.
+ *            ETSLOCK_ERR_NULL - `keys`, `callback`, a table, or a key that has a length, is NULL.
+ *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
+ *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys, or to publish the writes.
+ *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+ * Since:     0.2
+ */
+etslock_status etslock_with_locks_across(const etslock_table_key *keys,
+                                         size_t key_count,
+                                         etslock_callback callback,
+                                         void *user_data,
+                                         const etslock_options *options,
+                                         etslock_result *out_result);
+
+/**
+ * Acquires the locks of several keys, of one table or several, and returns one guard for them.
+ *
+ * As etslock_acquire_locks, and each key says its table, as in etslock_with_locks_across (C-20).
+ *
+ * Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel, also when
+ *            its locks were lost, and when tables were freed; NULL on failure. `keys` are copied.
+ * Threads:   any thread, also from a callback.
+ * Blocks:    until all locks are got, at most wait_timeout_ms.
+ * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
+ *            ETSLOCK_REVOKED - a lock was taken away while the rest were waited for.
+ *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
+ *            ETSLOCK_CLOSED - one of the tables or the lock table was freed during the wait; nothing
+ *            stays locked.
+ *            ETSLOCK_ERR_NULL - `keys`, `out_guard`, a table, or a key that has a length, is NULL.
+ *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
+ *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys.
+ * Since:     0.2
+ */
+etslock_status etslock_acquire_locks_across(const etslock_table_key *keys,
+                                            size_t key_count,
+                                            const etslock_options *options,
+                                            etslock_guard **out_guard);
+
+/**
+ * The current tuples of a locked key of `table`, with the guard's staged writes applied.
+ *
+ * As etslock_guard_lookup, for every guard: also one of a single table, which `table` must be then.
+ * Any handle to the table will do, not only the one that was given for the lock.
+ *
+ * Ownership: `*out_tuples` is yours until etslock_tuples_free, and outlives the guard; NULL on
+ *            failure.
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_NOT_FOUND - the key has no tuple.
+ *            ETSLOCK_ERR_NULL - `guard`, `table` or `out_tuples` is NULL, or `key` with a length
+ *            above 0.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_lookup_in(etslock_guard *guard,
+                                       etslock_table *table,
+                                       const void *key,
+                                       size_t key_len,
+                                       etslock_tuples **out_tuples);
+
+/**
+ * Stages the insertion of a tuple under a locked key of `table`.
+ *
+ * As etslock_guard_insert, for every guard.
+ *
+ * Ownership: key and value are copied.
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` or `value` with a length above
+ *            0.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_insert_in(etslock_guard *guard,
+                                       etslock_table *table,
+                                       const void *key,
+                                       size_t key_len,
+                                       const void *value,
+                                       size_t value_len);
+
+/**
+ * Stages the removal of all tuples of a locked key of `table`.
+ *
+ * As etslock_guard_delete, for every guard.
+ *
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` with a length above 0.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key; earlier writes stay staged.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_delete_in(etslock_guard *guard,
+                                       etslock_table *table,
+                                       const void *key,
+                                       size_t key_len);
+
+/**
+ * Stages the removal of every instance of one tuple under a locked key of `table`.
+ *
+ * As etslock_guard_delete_tuple, for every guard.
+ *
+ * Ownership: key and value are copied.
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` or `value` with a length above
+ *            0.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_delete_tuple_in(etslock_guard *guard,
+                                             etslock_table *table,
+                                             const void *key,
+                                             size_t key_len,
+                                             const void *value,
+                                             size_t value_len);
+
+/**
+ * Sees to it that every later token of this process is larger than `above`.
+ *
+ * Tokens start from the wall clock: they are larger than those of earlier processes on this machine
+ * as long as its clock is not set back (C-21). This is for everything else: call it at the start, with
+ * the largest token that a system has seen that you hand tokens to. It acts on this process, and on
+ * its locks in every lock table. Locks that are held keep their tokens, and so does whoever is getting
+ * one meanwhile.
+ *
+ * Threads:   any thread.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_ERR_INVALID - `above` is larger than 2^64 - 2^60 - 1, which leaves no room for
+ *            later tokens; nothing changed. Below that they cannot run out.
+ * Since:     0.2
+ */
+etslock_status etslock_token_raise(uint64_t above);
 
 /**
  * Makes a lock table.
@@ -1772,6 +1991,29 @@ etslock_status etslock_lock_table_force_release(etslock_lock_table *lock_table,
                                                 etslock_table *table,
                                                 const void *key,
                                                 size_t key_len);
+
+/**
+ * Takes the lock of a key away from the holder that has `token`, and from nobody else.
+ *
+ * As etslock_lock_table_force_release, for monitors: what was decided about a holder, by its token
+ * in a snapshot, never hits a successor that got the key in between. Whether it is still the holder
+ * is decided in one step with taking the lock away. A holder that waits for more keys has no token
+ * yet.
+ *
+ * Threads:   any thread.
+ * Blocks:    until a commit under way is finished, which runs no code of yours.
+ * Errors:    ETSLOCK_NOT_FOUND - the key is not locked, or its holder has another token; `token` is
+ *            0.
+ *            ETSLOCK_ERR_NULL - `table` is NULL, or `key` with a length above 0.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
+ * Since:     0.2
+ */
+etslock_status etslock_lock_table_force_release_token(etslock_lock_table *lock_table,
+                                                      etslock_table *table,
+                                                      const void *key,
+                                                      size_t key_len,
+                                                      uint64_t token);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "std has no coarse clock, and its clock costs half as much again")]
 
 use std::mem::MaybeUninit;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Result};
 
@@ -75,6 +75,16 @@ fn read(clock: libc::clockid_t) -> Moment {
     // SAFETY: written by the call, which cannot fail with these arguments.
     let libc::timespec { tv_sec, tv_nsec } = unsafe { time.assume_init() };
     Moment((tv_sec as u64 * NANOS_PER_SECOND + tv_nsec as u64).min(Deadline::NEVER.0))
+}
+
+/// The wall clock, in nanoseconds since 1970; 0 before that. Nothing is timed by it.
+pub(crate) fn wall_nanos() -> u64 {
+    // In a model time stands still.
+    if cfg!(any(loom, shuttle)) {
+        return 0;
+    }
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Deadline {

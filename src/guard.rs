@@ -22,12 +22,13 @@ use std::slice;
 use crate::bytes::{Bytes, boxed_copy};
 use crate::clock::{Moment, Timeout};
 use crate::error::{self, Error, Result};
-use crate::key::LockIds;
+use crate::key::{LockIdRef, LockIds};
 use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Request, Standing, Verdict};
 use crate::options::Options;
 use crate::registry::Opened;
-use crate::sync::{Arc, Thread, current, park, park_timeout};
+use crate::sync::{Thread, current, park, park_timeout};
 use crate::table::{Snapshot, TableType, Tuples, Write};
+use crate::tables::Tables;
 
 /// What a guard stands in for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +151,7 @@ pub struct Guard {
 #[derive(Debug)]
 pub(crate) struct Holding {
     kind: Kind,
-    table: Arc<Opened>,
+    tables: Tables,
     locked: Locked,
 }
 
@@ -164,16 +165,17 @@ struct Pending {
 
 impl Guard {
     #[inline(always)] // See `with_lock::empty_handed`.
-    pub(crate) fn new(kind: Kind, table: Arc<Opened>, locked: Locked) -> Self {
-        Self { holding: Holding { kind, table, locked }, pending: RefCell::default() }
+    pub(crate) fn new(kind: Kind, tables: Tables, locked: Locked) -> Self {
+        Self { holding: Holding { kind, tables, locked }, pending: RefCell::default() }
     }
 
     /// Waits for the locks of `ids`, and takes them: the beginning of every holder.
     #[inline(always)]
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, options: &Options) -> Result<()> {
         let Options { wait, queue, spin_delay, .. } = *options;
-        let request = Request { wait, queue, spin_delay, scope: self.holding.table.scope() };
-        self.holding.locked.acquire(ids, &request)
+        let Holding { tables, locked, .. } = &mut self.holding;
+        let (scope, more_scopes) = (tables.scope(), &tables.other_scopes()?[..]);
+        locked.acquire(ids, &Request { wait, queue, spin_delay, scope, more_scopes })
     }
 
     pub(crate) fn holding(&self) -> &Holding {
@@ -194,18 +196,35 @@ impl Guard {
     }
 
     /// The current tuples of a key, with this guard's unpublished writes applied.
+    ///
+    /// As for all that name no table: the guard's keys must be of one, or it is `Error::Invalid`.
     pub fn lookup(&self, key: &[u8]) -> Result<Tuples> {
-        let Holding { table, locked, .. } = &self.holding;
-        let index = self.covered(key)?;
+        self.look_up(self.covered(key)?)
+    }
+
+    /// As `lookup`, of a key of `table`.
+    pub fn lookup_in(&self, table: &Opened, key: &[u8]) -> Result<Tuples> {
+        self.look_up(self.covered_in(table, key)?)
+    }
+
+    fn look_up(&self, index: usize) -> Result<Tuples> {
         self.status()?;
+        let table = self.holding.table(index);
         let pending = self.pending.borrow();
         let writes = pending.staged.of(index);
-        table.snapshot(locked.key(index).by_ref())?.after(table.table_type(), writes)?.present()
+        let now = table.snapshot(self.holding.locked.id(index).key.by_ref())?;
+        now.after(table.table_type(), writes)?.present()
     }
 
     /// Stages the insertion of a tuple.
     pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let index = self.covered(key)?;
+        self.stage(index, || Ok(Write::Insert(Bytes::copy_of(value)?)))
+    }
+
+    /// As `insert`, of a key of `table`.
+    pub fn insert_in(&self, table: &Opened, key: &[u8], value: &[u8]) -> Result<()> {
+        let index = self.covered_in(table, key)?;
         self.stage(index, || Ok(Write::Insert(Bytes::copy_of(value)?)))
     }
 
@@ -215,9 +234,21 @@ impl Guard {
         self.stage(index, || Ok(Write::Delete))
     }
 
+    /// As `delete`, of a key of `table`.
+    pub fn delete_in(&self, table: &Opened, key: &[u8]) -> Result<()> {
+        let index = self.covered_in(table, key)?;
+        self.stage(index, || Ok(Write::Delete))
+    }
+
     /// Stages the removal of every instance of one tuple.
     pub fn delete_tuple(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let index = self.covered(key)?;
+        self.stage(index, || Ok(Write::DeleteTuple(Bytes::copy_of(value)?)))
+    }
+
+    /// As `delete_tuple`, of a key of `table`.
+    pub fn delete_tuple_in(&self, table: &Opened, key: &[u8], value: &[u8]) -> Result<()> {
+        let index = self.covered_in(table, key)?;
         self.stage(index, || Ok(Write::DeleteTuple(Bytes::copy_of(value)?)))
     }
 
@@ -307,12 +338,10 @@ impl Guard {
     /// The tuples of the keys `wanted`, which the guard covers, as they are now.
     #[inline(always)]
     pub(crate) fn read(&self, wanted: &LockIds<'_>) -> Result<Snapshot> {
+        let tuples = |id: &LockIdRef<'_>| self.holding.tables.by_id(|| id.table).snapshot(id.key);
         Ok(match wanted {
-            LockIds::One(id) => Snapshot::One(self.holding.table.snapshot(id.key)?),
-            LockIds::Many(ids) => {
-                let groups = ids.iter().map(|id| self.holding.table.snapshot(id.key));
-                Snapshot::Many(error::list(groups)?)
-            }
+            LockIds::One(id) => Snapshot::One(tuples(id)?),
+            LockIds::Many(ids) => Snapshot::Many(error::list(ids.iter().map(tuples))?),
         })
     }
 
@@ -358,10 +387,9 @@ impl Guard {
 
     /// Ends the hold if it has not ended, and frees the locks if it was this that ended it (I2).
     fn let_go(&self) {
-        // What a forked child inherited is not its own to end (C-16). Nor is the table, at work in
-        // which a thread may have been that is not here.
+        // What a forked child inherited is not its own to end (C-16).
         if self.enter().is_err() {
-            mem::forget(Arc::clone(&self.holding.table));
+            self.holding.tables.leak();
             return;
         }
         let hold = self.hold();
@@ -380,20 +408,33 @@ impl Guard {
     /// The place of a key among the guard's (I3).
     #[inline(always)]
     fn covered(&self, key: &[u8]) -> Result<usize> {
-        self.holding.locked.position(key)?.ok_or(Error::NotCovered)
+        let Holding { tables, locked, .. } = &self.holding;
+        locked.position(key, || Ok(tables.only()?.id()))?.ok_or(Error::NotCovered)
+    }
+
+    /// The place of a key of `table` among the guard's (I3). Every handle to a table will do.
+    fn covered_in(&self, table: &Opened, key: &[u8]) -> Result<usize> {
+        self.holding.locked.position_in(table.id(), key)?.ok_or(Error::NotCovered)
     }
 
     /// WHY: always inline, so that a small value is written once, where it stays.
     #[inline(always)]
     fn stage(&self, index: usize, write: impl FnOnce() -> Result<Write>) -> Result<()> {
         self.status()?;
-        self.pending.borrow_mut().staged.push(index, write, self.holding.table.table_type())
+        let r#type = self.holding.table(index).table_type();
+        self.pending.borrow_mut().staged.push(index, write, r#type)
     }
 }
 
 impl Holding {
     pub(crate) fn hold(&self) -> &HoldRef {
         self.locked.hold()
+    }
+
+    /// The table of the key at this place.
+    #[inline(always)]
+    fn table(&self, index: usize) -> &Opened {
+        self.tables.by_id(|| self.locked.id(index).table)
     }
 
     /// Runs `body` while `thread` is woken when the hold is taken away.
@@ -450,12 +491,12 @@ impl Holding {
 
     /// Publishes the staged writes (I1). `last`: and ends the hold.
     fn publish(&self, staged: &mut Staged, last: bool) -> Result<()> {
-        let Self { table, locked, .. } = self;
+        let locked = &self.locked;
         let hold = locked.hold();
         hold.enter()?;
         // Before the gate: nothing but publishing happens behind it.
         staged.by_key(|index, writes, room| {
-            *room = table.reserve(locked.key(index), writes)?;
+            *room = self.table(index).reserve(&locked.id(index).key, writes)?;
             Ok(())
         })?;
         match hold.commit_begin(Moment::now_against(hold.deadline())) {
@@ -466,7 +507,7 @@ impl Holding {
         let mut gate = OpenGate { hold, last: false };
         let mut published = false;
         staged.by_key(|index, writes, room| {
-            match table.apply(locked.key(index), writes, room) {
+            match self.table(index).apply(&locked.id(index).key, writes, room) {
                 Err(error) if !published => return Err(error),
                 // WHY: the end. Somebody took the room of this key in the moment since, without
                 // a lock, and there is no other: neither nothing can be published, nor all (C-7).

@@ -141,16 +141,27 @@ pub(crate) enum LockIds<'a> {
 }
 
 impl<'a> LockIds<'a> {
+    /// Of keys of one table.
     #[inline(always)]
     pub(crate) fn new(table: u64, keys: &[&'a [u8]]) -> Result<Self> {
-        let id = |key: &&'a [u8]| Ok(LockIdRef { table, key: KeyRef::new(key)? });
         if let [key] = keys {
+            return Ok(LockIds::One(LockIdRef { table, key: KeyRef::new(key)? }));
+        }
+        Self::across(keys.iter().map(|key| (table, *key)))
+    }
+
+    /// Of keys, each with the number of its table.
+    pub(crate) fn across(mut keys: impl ExactSizeIterator<Item = (u64, &'a [u8])>) -> Result<Self> {
+        let id = |(table, key)| Ok(LockIdRef { table, key: KeyRef::new(key)? });
+        if keys.len() == 1
+            && let Some(key) = keys.next()
+        {
             return Ok(LockIds::One(id(key)?));
         }
-        let mut ids = error::list(keys.iter().map(id))?;
+        let mut ids = error::list(keys.map(id))?;
         let mut seen = HashSet::with_hasher(Prehashed::default());
         seen.try_reserve(ids.len()).map_err(|_| Error::NoMemory)?;
-        ids.retain(|id| seen.insert(id.key));
+        ids.retain(|id| seen.insert(*id));
         Ok(LockIds::Many(ids))
     }
 }
@@ -188,7 +199,9 @@ pub(crate) struct LockId {
 }
 
 /// The same, with its key in a caller's memory.
-#[derive(Debug, Clone, Copy)]
+///
+/// Ordered by key, then by table: the one order that several locks are taken in (C-18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LockIdRef<'a> {
     pub(crate) table: u64,
     pub(crate) key: KeyRef<'a>,
@@ -208,6 +221,24 @@ impl LockId {
     #[inline]
     pub(crate) fn is(&self, other: LockIdRef<'_>) -> bool {
         self.table == other.table && self.key.is(other.key)
+    }
+}
+
+impl Ord for LockIdRef<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key).then(self.table.cmp(&other.table))
+    }
+}
+
+impl PartialOrd for LockIdRef<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for LockIdRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64((*self).hash());
     }
 }
 

@@ -9,6 +9,8 @@
 //!  |
 //! guard        proof of holding; staged writes; commit
 //!  |
+//! tables       one table, or several
+//!  |
 //! registry     handles to tables, and their names
 //!  |
 //! table   lock   exec      what is stored; who may touch it; where callbacks run
@@ -50,14 +52,19 @@ mod registry;
 mod siphash;
 mod sync;
 mod table;
+mod tables;
 mod with_lock;
 
 pub use clock::Timeout;
 pub use error::{Error, Result};
 pub use guard::Guard;
 pub use key::Key;
-pub use lock::{LockInfo, LockTable, Owner, Stats, WaitMode};
+pub use lock::{LockInfo, LockTable, Owner, Stats, WaitMode, raise_tokens};
 pub use options::{OnExecTimeout, Options, RunOn};
 pub use registry::{OpenTable, Opened};
 pub use table::{Access, Cursor, Snapshot, Table, TableOptions, TableType, Tuples};
-pub use with_lock::{Answer, Callback, acquire, force_release, locks, with_lock};
+pub use tables::TableKey;
+pub use with_lock::{
+    Answer, Callback, acquire, acquire_across, force_release, force_release_token, locks,
+    with_lock, with_locks_across,
+};

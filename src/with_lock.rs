@@ -15,6 +15,7 @@ use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
 use crate::sync::{Arc, Mutex, current, nap};
 use crate::table::Snapshot;
+use crate::tables::{TableKey, Tables};
 
 /// What runs while the lock is held.
 pub trait Callback: Send + Sync + 'static {
@@ -25,7 +26,7 @@ pub trait Callback: Send + Sync + 'static {
     /// If it fails, nothing runs.
     fn arrange(&self, tuples: Snapshot) -> Result<Self::View>;
 
-    /// Runs, and returns 0 for success. On a worker it may be unwound by cancellation or
+    /// Runs, and returns `Options::commit_code` for success. On a worker it may be unwound by cancellation or
     /// `pthread_exit`: it must own nothing on the stack, and a panic there ends the process, for
     /// nothing stands by to catch it. On the caller's thread a panic reaches the caller; the lock is
     /// free by then, and nothing was written.
@@ -57,20 +58,61 @@ pub fn with_lock(
     options: &Options,
     callback: impl Callback,
 ) -> Answer {
-    let outcome = match (options.run_on, options.on_exec_timeout) {
-        (RunOn::Caller, OnExecTimeout::Kill) => Err(Error::Invalid),
-        (RunOn::Caller, _) => on_caller(table, keys, options, &callback),
-        (RunOn::Worker, _) => on_worker(table, keys, options, callback),
-    };
+    let ids = LockIds::new(table.id(), keys);
+    let outcome = ids.and_then(|ids| run(Tables::one(table), &ids, options, callback));
     outcome.unwrap_or_else(Answer::without_callback)
+}
+
+/// Runs `callback` while holding the locks of `keys`, of several tables (C-20); at least one.
+pub fn with_locks_across(
+    keys: &[TableKey<'_>],
+    options: &Options,
+    callback: impl Callback,
+) -> Answer {
+    let outcome = across(keys).and_then(|(tables, ids)| run(tables, &ids, options, callback));
+    outcome.unwrap_or_else(Answer::without_callback)
+}
+
+#[inline(always)]
+fn run(
+    tables: Tables,
+    ids: &LockIds<'_>,
+    options: &Options,
+    callback: impl Callback,
+) -> Result<Answer> {
+    match (options.run_on, options.on_exec_timeout) {
+        (RunOn::Caller, OnExecTimeout::Kill) => Err(Error::Invalid),
+        (RunOn::Caller, _) => on_caller(tables, ids, options, &callback),
+        (RunOn::Worker, _) => on_worker(tables, ids, options, callback),
+    }
 }
 
 /// Acquires the locks of `keys`, and returns a guard that the user ends.
 pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<Guard> {
     let ids = LockIds::new(table.id(), keys)?;
-    let mut guard = empty_handed(Kind::Acquired, table, &ids, options)?;
-    guard.acquire(&ids, options)?;
-    Ok(guard)
+    take(Tables::one(table), &ids, options)
+}
+
+/// Acquires the locks of `keys`, of several tables (C-20); at least one.
+pub fn acquire_across(keys: &[TableKey<'_>], options: &Options) -> Result<Guard> {
+    let (tables, ids) = across(keys)?;
+    take(tables, &ids, options)
+}
+
+/// What keys of several tables are to a guard.
+fn across<'a>(keys: &[TableKey<'a>]) -> Result<(Tables, LockIds<'a>)> {
+    let ids = LockIds::across(keys.iter().map(|(table, key)| (table.id(), *key)))?;
+    Ok((Tables::of_keys(keys)?, ids))
+}
+
+#[inline(always)]
+fn take(tables: Tables, ids: &LockIds<'_>, options: &Options) -> Result<Guard> {
+    let mut guard = empty_handed(Kind::Acquired, tables, ids, options)?;
+    match guard.acquire(ids, options) {
+        // Lost to the clock in the moment it was got, as it may be in the next: the guard says so.
+        Ok(()) | Err(Error::ExecTimeout) => Ok(guard),
+        Err(error) => Err(error),
+    }
 }
 
 /// Waits for the locks, and shows the callback what it will work on.
@@ -93,24 +135,20 @@ fn begin<C: Callback>(
 /// On the calling thread nothing can return early: a late callback is found out afterwards.
 #[inline(always)]
 fn on_caller(
-    table: Arc<Opened>,
-    keys: &[&[u8]],
+    tables: Tables,
+    ids: &LockIds<'_>,
     options: &Options,
     callback: &impl Callback,
 ) -> Result<Answer> {
-    let ids = LockIds::new(table.id(), keys)?;
-    let mut guard = empty_handed(Kind::OnCaller, table, &ids, options)?;
-    let view = begin(&mut guard, &ids, options, callback)?;
+    let mut guard = empty_handed(Kind::OnCaller, tables, ids, options)?;
+    let view = begin(&mut guard, ids, options, callback)?;
 
     let code = {
         let _ends = Ends(&guard);
         inside_call(guard.hold(), || callback.run(&guard, &view))
     };
 
-    let end = match code {
-        0 => guard.finish(),
-        _ => refused(&guard),
-    };
+    let end = if code == options.commit_code { guard.finish() } else { refused(&guard) };
     Ok(answer(&guard, code, end))
 }
 
@@ -126,17 +164,16 @@ impl Drop for Ends<'_> {
 /// On a worker the call returns at the deadline, whatever the callback does.
 #[inline(never)]
 fn on_worker(
-    table: Arc<Opened>,
-    keys: &[&[u8]],
+    tables: Tables,
+    ids: &LockIds<'_>,
     options: &Options,
     callback: impl Callback,
 ) -> Result<Answer> {
-    let ids = LockIds::new(table.id(), keys)?;
-    let mut guard = empty_handed(Kind::OnWorker, table, &ids, options)?;
-    let view = begin(&mut guard, &ids, options, &callback)?;
+    let mut guard = empty_handed(Kind::OnWorker, tables, ids, options)?;
+    let view = begin(&mut guard, ids, options, &callback)?;
 
-    let guard = OnWorker::new(guard);
-    let call = Arc::new(Call { guard, callback, view, answer: Mutex::new(None) });
+    let (guard, commit_code) = (OnWorker::new(guard), options.commit_code);
+    let call = Arc::new(Call { guard, callback, view, commit_code, answer: Mutex::new(None) });
     // Watched before it starts: the lock may be taken away at once.
     call.guard.holding().watched_by(current(), || {
         let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
@@ -185,6 +222,7 @@ struct Call<C: Callback> {
     guard: OnWorker,
     callback: C,
     view: C::View,
+    commit_code: i32,
     answer: Mutex<Option<Answer>>,
 }
 
@@ -197,17 +235,16 @@ impl<C: Callback> Work for Call<C> {
     fn ended(&self, ending: Ending) {
         leave_call();
         self.guard.holding().hold().detach();
-        let answer = match ending {
-            Ending::Returned(code) => decide(self.guard(), code),
-            Ending::ThreadEnded => Answer { code: 0, ..decide(self.guard(), -1) },
-            Ending::NeverBegan => match decide(self.guard(), -1) {
-                Answer { end: Err(Error::CallbackFailed), .. } => {
-                    Answer::without_callback(Error::NoThread)
-                }
-                lost => lost,
-            },
+        let guard = self.guard();
+        // With its writes, without them, or too late.
+        let (code, end) = match ending {
+            Ending::Returned(code) if code == self.commit_code => (code, guard.finish_shared()),
+            Ending::Returned(code) => (code, refused(guard)),
+            // No code at all, whichever publishes.
+            Ending::ThreadEnded => (0, refused(guard)),
+            Ending::NeverBegan => (0, never_began(guard)),
         };
-        *self.answer.lock() = Some(answer);
+        *self.answer.lock() = Some(answer(guard, code, end));
     }
 }
 
@@ -224,13 +261,9 @@ impl<C: Callback> Call<C> {
     }
 }
 
-/// The callback has returned: with its writes, without them, or too late.
-fn decide(guard: &Guard, code: i32) -> Answer {
-    let end = match code {
-        0 => guard.finish_shared(),
-        _ => refused(guard),
-    };
-    answer(guard, code, end)
+/// No thread could begin the callback.
+fn never_began<T>(guard: &Guard) -> Result<T> {
+    guard.fail().and(Err(Error::NoThread))
 }
 
 /// The callback wants nothing published.
@@ -252,12 +285,7 @@ fn answer(guard: &Guard, code: i32, end: Result<Option<Box<[u8]>>>) -> Answer {
 /// WHY: always inline. A guard that is handed from frame to frame is copied each time, right after
 /// it was written.
 #[inline(always)]
-fn empty_handed(
-    kind: Kind,
-    table: Arc<Opened>,
-    ids: &LockIds<'_>,
-    options: &Options,
-) -> Result<Guard> {
+fn empty_handed(kind: Kind, tables: Tables, ids: &LockIds<'_>, options: &Options) -> Result<Guard> {
     let default = || LockTable::default_of_process();
     let lock_table = options.lock_table.clone().unwrap_or_else(default);
     let (owner, thread_id) = options.owner.resolve();
@@ -267,7 +295,7 @@ fn empty_handed(
     if let (LockIds::One(id), Some(hold)) = (ids, hold.get_mut()) {
         hold.set_only(id.to_id()?);
     }
-    Ok(Guard::new(kind, table, Locked::nothing_yet(lock_table, hold)))
+    Ok(Guard::new(kind, tables, Locked::nothing_yet(lock_table, hold)))
 }
 
 /// The locks that are held, with the names of their tables; of one table, or of all.
@@ -285,5 +313,17 @@ pub fn locks(
 
 /// Takes the lock of `key` away from its holder; `Error::NotFound` if nobody holds it.
 pub fn force_release(lock_table: &LockTable, table: &Opened, key: &[u8]) -> Result<()> {
-    lock_table.force_release(LockIdRef { table: table.id(), key: KeyRef::new(key)? })
+    lock_table.force_release(LockIdRef { table: table.id(), key: KeyRef::new(key)? }, |_| true)
+}
+
+/// As `force_release`, of the holder that has this token; `Error::NotFound` if it is not the holder.
+pub fn force_release_token(
+    lock_table: &LockTable,
+    table: &Opened,
+    key: &[u8],
+    token: u64,
+) -> Result<()> {
+    // 0 is the token of those who have none yet.
+    let wanted = |held| held == token && token != 0;
+    lock_table.force_release(LockIdRef { table: table.id(), key: KeyRef::new(key)? }, wanted)
 }

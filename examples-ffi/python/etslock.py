@@ -215,7 +215,7 @@ class _Options(ctypes.Structure):
         ("run_on", c_int32),
         ("queue", c_int32),
         ("on_exec_timeout", c_int32),
-        ("reserved2", c_int32),
+        ("commit_code", c_int32),
         ("owner", c_uint64),
         ("user_data_free", c_void_p),
     ]

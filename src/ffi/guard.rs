@@ -39,6 +39,8 @@ use crate::table::Snapshot;
 ///            etslock_guard_insert - stages an insert.
 ///            etslock_guard_delete - stages the removal of a key's tuples.
 ///            etslock_guard_delete_tuple - stages the removal of one tuple.
+///            etslock_guard_lookup_in, _insert_in, _delete_in, _delete_tuple_in - the same of a key
+///            of a table that is named, for guards of several tables.
 ///            etslock_guard_commit - publishes the staged writes, keeps the lock.
 ///            etslock_guard_rollback - forgets the staged writes, keeps the lock.
 ///            etslock_guard_release - commits, unlocks, ends an acquired guard.
@@ -88,7 +90,8 @@ impl etslock_guard {
 ///            ETSLOCK_REVOKED - the guard is revoked.
 ///            ETSLOCK_NOT_FOUND - the key has no tuple.
 ///            ETSLOCK_ERR_NULL - `guard` or `out_tuples` is NULL, or `key` with a length above 0.
-///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX; the guard's keys are of several
+///            tables: see etslock_guard_lookup_in.
 ///            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
 /// Since:     0.1
@@ -126,7 +129,8 @@ pub unsafe extern "C" fn etslock_guard_lookup(
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
 ///            ETSLOCK_REVOKED - the guard is revoked.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` or `value` with a length above 0.
-///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX; the guard's keys are of several
+///            tables.
 ///            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
 /// Since:     0.1
@@ -161,7 +165,8 @@ pub unsafe extern "C" fn etslock_guard_insert(
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
 ///            ETSLOCK_REVOKED - the guard is revoked.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` with a length above 0.
-///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX; the guard's keys are of several
+///            tables.
 ///            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key; earlier writes stay staged.
 /// Since:     0.1
@@ -193,7 +198,8 @@ pub unsafe extern "C" fn etslock_guard_delete(
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
 ///            ETSLOCK_REVOKED - the guard is revoked.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` or `value` with a length above 0.
-///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX; the guard's keys are of several
+///            tables.
 ///            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
 /// Since:     0.1
@@ -442,7 +448,8 @@ pub unsafe extern "C" fn etslock_guard_remaining_ms(guard: *const etslock_guard)
 ///
 /// Larger than that of every earlier lock of the same key, and unique in this process; one for all
 /// keys of a guard. Hand it to other systems with what you write there: they refuse a token below
-/// one that they have seen. It stays the same when the lock is lost. 0 for NULL, and for a guard
+/// one that they have seen. Larger too than those of earlier processes on this machine, as long as
+/// its clock was not set back (C-21); see etslock_token_raise. It stays the same when the lock is lost. 0 for NULL, and for a guard
 /// from before a fork.
 ///
 /// Threads:   any thread, any number at once, while the guard lives.

@@ -10,7 +10,7 @@ use super::status::etslock_status;
 use super::table::etslock_table;
 use crate::error::{Error, Result};
 use crate::lock::{LockInfo, LockTable};
-use crate::with_lock::{force_release, locks};
+use crate::with_lock::{force_release, force_release_token, locks};
 
 /// A place where locks live, apart from the data.
 ///
@@ -25,6 +25,7 @@ use crate::with_lock::{force_release, locks};
 ///            etslock_lock_table_locks - who holds what.
 ///            etslock_lock_table_stats - counters.
 ///            etslock_lock_table_force_release - takes a lock away from its holder.
+///            etslock_lock_table_force_release_token - the same, if it is still that holder.
 /// Since:     0.1
 #[derive(Debug)]
 pub struct etslock_lock_table(Live<LockTable>);
@@ -442,5 +443,42 @@ pub unsafe extern "C" fn etslock_lock_table_force_release(
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
         force_release(&lock_table, &table, key)
+    })
+}
+
+/// Takes the lock of a key away from the holder that has `token`, and from nobody else.
+///
+/// As etslock_lock_table_force_release, for monitors: what was decided about a holder, by its token
+/// in a snapshot, never hits a successor that got the key in between. Whether it is still the holder
+/// is decided in one step with taking the lock away. A holder that waits for more keys has no token
+/// yet.
+///
+/// Threads:   any thread.
+/// Blocks:    until a commit under way is finished, which runs no code of yours.
+/// Errors:    ETSLOCK_NOT_FOUND - the key is not locked, or its holder has another token; `token` is
+///            0.
+///            ETSLOCK_ERR_NULL - `table` is NULL, or `key` with a length above 0.
+///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
+/// Since:     0.2
+///
+/// # Safety
+/// The contracts `lock_table`, `table` and `key` at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn etslock_lock_table_force_release_token(
+    lock_table: *mut etslock_lock_table,
+    table: *mut etslock_table,
+    key: *const c_void,
+    key_len: usize,
+    token: u64,
+) -> etslock_status {
+    boundary(|| {
+        // SAFETY: contract `lock_table`.
+        let lock_table = unsafe { lock_table_or_default(lock_table) }?;
+        // SAFETY: contract `table`.
+        let table = unsafe { borrow(table) }?.enter();
+        // SAFETY: contract `key`.
+        let key = unsafe { bytes(key, key_len) }?;
+        force_release_token(&lock_table, &table, key, token)
     })
 }

@@ -6,6 +6,7 @@
 #![expect(unreachable_pub, reason = "reached through the linker")]
 #![expect(non_camel_case_types, reason = "the names are C's")]
 
+mod across;
 mod boundary;
 mod cursor;
 mod ending;
@@ -17,5 +18,6 @@ mod options;
 mod sized;
 mod status;
 mod table;
+mod token;
 mod tuples;
 mod with_lock;

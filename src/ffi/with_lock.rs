@@ -18,7 +18,8 @@ use crate::process::Generation;
 use crate::table::{Snapshot, Tuples};
 use crate::with_lock::{Answer, Callback, acquire, with_lock};
 
-/// What runs while a lock is held; 0 commits its writes, anything else drops them.
+/// What runs while a lock is held; 0 commits its writes, anything else drops them, unless
+/// options.commit_code says otherwise.
 ///
 /// `tuples` are those of the locked keys as of the acquisition, NULL if there are none; for several
 /// keys they are grouped in the order given. `guard` and `tuples` are valid until the callback
@@ -132,14 +133,14 @@ impl Drop for UserData {
 
 /// A C callback and its data.
 #[derive(Debug)]
-struct CCallback {
+pub(super) struct CCallback {
     callback: etslock_callback,
     user_data: UserData,
 }
 
 /// What the callback is shown.
 #[derive(Debug)]
-enum Shown {
+pub(super) enum Shown {
     Nothing,
     /// WHY: one tuple without a list; most keys have one.
     One(Tuples),
@@ -154,7 +155,7 @@ unsafe impl Sync for CCallback {}
 impl CCallback {
     /// Takes over `user_data`. Comes before everything else that can fail, so that every early
     /// return frees it.
-    fn adopt(
+    pub(super) fn adopt(
         callback: etslock_callback,
         user_data: *mut c_void,
         options: &etslock_options,
@@ -164,7 +165,7 @@ impl CCallback {
         Self { callback, user_data }
     }
 
-    fn checked(self) -> Result<Self> {
+    pub(super) fn checked(self) -> Result<Self> {
         if self.callback.is_some() { Ok(self) } else { Err(Error::Null) }
     }
 }
@@ -203,7 +204,9 @@ impl Callback for CCallback {
 ///
 /// # Safety
 /// `place` is NULL, or writable by this thread alone during the call.
-unsafe fn result_place<'a>(place: *mut etslock_result) -> Option<&'a mut etslock_result> {
+pub(super) unsafe fn result_place<'a>(
+    place: *mut etslock_result,
+) -> Option<&'a mut etslock_result> {
     if !place.is_null() {
         // SAFETY: not NULL, and the contract above.
         unsafe { place.write(etslock_result::EMPTY) };
@@ -213,7 +216,7 @@ unsafe fn result_place<'a>(place: *mut etslock_result) -> Option<&'a mut etslock
 }
 
 /// Writes what the callback left, and says how the call ended.
-fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
+pub(super) fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
     if let Some(out) = out {
         out.code = answer.code;
         if let Some(data) = answer.data.filter(|data| !data.is_empty()) {
@@ -226,11 +229,12 @@ fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
 
 /// Runs `callback` while holding the lock of `key`.
 ///
-/// Waits for the lock, then for the callback. When the callback returns 0 in time, its writes are
-/// published and the status is ETSLOCK_OK; in every other case none of its unpublished writes
-/// happen (C-7). When exec_timeout_ms passes first, the lock is taken back and the call returns,
-/// while the callback runs on with a revoked guard (C-4, C-8, C-11). NULL for `options` means the
-/// defaults; `out_result` may be NULL. Status and callback's code are two things: look at both.
+/// Waits for the lock, then for the callback. When the callback returns 0 in time, or what
+/// options.commit_code says, its writes are published and the status is ETSLOCK_OK; in every other
+/// case none of its unpublished writes happen (C-7). When exec_timeout_ms passes first, the lock is
+/// taken back and the call returns, while the callback runs on with a revoked guard (C-4, C-8, C-11).
+/// NULL for `options` means the defaults; `out_result` may be NULL. Status and callback's code are
+/// two things: look at both.
 ///
 /// Ownership: `user_data` belongs to the library from here on if user_data_free is set, which is
 ///            called exactly once, whatever this returns but ETSLOCK_ERR_STRUCT_SIZE (C-12). `key`
@@ -241,7 +245,7 @@ fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
 ///            ETSLOCK_RUN_ON_CALLER until the callback has returned.
 /// Errors:    ETSLOCK_WAIT_TIMEOUT - the lock was not free in time; the callback never ran.
 ///            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
-///            ETSLOCK_CALLBACK_FAILED - the callback returned non-zero, or ended its thread.
+///            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
 ///            ETSLOCK_REVOKED - the lock was taken away by etslock_lock_table_force_release.
 ///            ETSLOCK_DEADLOCK - the owner holds the key itself, or its holder waits for the owner.
 ///            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -299,7 +303,7 @@ pub unsafe extern "C" fn etslock_with_lock(
 ///            ETSLOCK_RUN_ON_CALLER until the callback has returned.
 /// Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
 ///            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
-///            ETSLOCK_CALLBACK_FAILED - the callback returned non-zero, or ended its thread.
+///            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
 ///            ETSLOCK_REVOKED - one of the locks was taken away.
 ///            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
 ///            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -346,7 +350,8 @@ pub unsafe extern "C" fn etslock_with_locks(
 /// not end with its thread. Past its exec deadline it is late: its writes are refused, and from the
 /// release time on a waiter takes its lock (C-5). The owner is the calling thread unless
 /// options.owner says otherwise, also when another thread uses the guard: a second acquire of the
-/// same key by that owner is ETSLOCK_DEADLOCK (C-13).
+/// same key by that owner is ETSLOCK_DEADLOCK (C-13). With short times a waiter may take the lock
+/// before this returns: ETSLOCK_OK, and the guard is revoked.
 ///
 /// Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel, also when
 ///            its lock was lost; NULL on failure. `key` is copied.
@@ -433,16 +438,25 @@ pub unsafe extern "C" fn etslock_acquire_locks(
     })
 }
 
+/// An array of as many keys as a call can take.
+///
+/// # Safety
+/// `keys` is readable for `key_count` elements during the call.
+pub(super) unsafe fn some<'a, T>(keys: *const T, key_count: usize) -> Result<&'a [T]> {
+    if key_count == 0 || key_count > super::options::etslock_limit_code::ETSLOCK_MAX_KEYS as usize {
+        return Err(Error::Invalid);
+    }
+    // SAFETY: the contract above.
+    unsafe { array(keys, key_count) }
+}
+
 /// The keys of a call that takes several.
 ///
 /// # Safety
 /// `keys` is readable for `key_count` elements, and each key for its length, during the call.
 unsafe fn key_list<'a>(keys: *const etslock_key, key_count: usize) -> Result<Vec<&'a [u8]>> {
-    if key_count == 0 || key_count > super::options::etslock_limit_code::ETSLOCK_MAX_KEYS as usize {
-        return Err(Error::Invalid);
-    }
     // SAFETY: the contract above.
-    let keys = unsafe { array(keys, key_count) }?;
+    let keys = unsafe { some(keys, key_count) }?;
     // SAFETY: the contract above.
     error::list(keys.iter().map(|key| unsafe { bytes(key.key, key.key_len) }))
 }

@@ -7,6 +7,7 @@ use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{self, Error, Result};
 use crate::key::{LockIdRef, LockIds};
 use crate::lock::entry::{EntryRef, Turn};
+use crate::lock::hold::Lost;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::locked::{Entries, Locked};
@@ -28,6 +29,15 @@ pub(crate) struct Request<'a> {
     pub(crate) spin_delay: Duration,
     /// The handle to the table.
     pub(crate) scope: &'a Scope,
+    /// More handles, of a call that names several.
+    pub(crate) more_scopes: &'a [&'a Scope],
+}
+
+impl Request<'_> {
+    /// All that a wait ends with.
+    fn scopes<'a>(&'a self, lock_table: &'a LockTable) -> impl Iterator<Item = &'a Scope> + Clone {
+        [self.scope, lock_table.scope()].into_iter().chain(self.more_scopes.iter().copied())
+    }
 }
 
 /// What came of an attempt to get a lock.
@@ -37,7 +47,8 @@ enum Attempt {
 }
 
 impl Locked {
-    /// Takes the locks of all `ids`: in the end all are held, or none.
+    /// Takes the locks of all `ids`: in the end all are held, or none. `Error::ExecTimeout`: the only
+    /// one was got, and taken away by the clock in the same moment; the hold has a token.
     #[inline(always)]
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, request: &Request<'_>) -> Result<()> {
         let Self { lock_table, hold, entries } = self;
@@ -50,7 +61,7 @@ impl Locked {
                     false => Entries::One(lock_table.take(*id, hold, true, now, by, request)?),
                 };
                 if hold.token() == 0 {
-                    return Err(Error::Revoked); // The lock has gone on already.
+                    return Err(self.lost_at_once()); // The lock has gone on already.
                 }
                 entries
             }
@@ -58,6 +69,19 @@ impl Locked {
         };
         self.lock_table.count_acquired(self.len(), self.hold.thread_id);
         Ok(())
+    }
+}
+
+impl Locked {
+    #[cold]
+    fn lost_at_once(&self) -> Error {
+        match self.hold.lost_at_once() {
+            Lost::Revoked => Error::Revoked,
+            Lost::Expired => {
+                self.lock_table.count_acquired(1, self.hold.thread_id);
+                Error::ExecTimeout
+            }
+        }
     }
 }
 
@@ -72,7 +96,7 @@ impl LockTable {
     ) -> Result<Box<[EntryRef]>> {
         // The one order that all callers take their locks in (C-18).
         let mut ids = error::list(ids.iter().copied().map(Ok))?;
-        ids.sort_unstable_by_key(|id| id.key);
+        ids.sort_unstable();
         let mut taken = Vec::new();
         taken.try_reserve_exact(ids.len()).map_err(|_| Error::NoMemory)?;
         let outcome = ids.into_iter().try_for_each(|id| {
@@ -309,14 +333,14 @@ impl Claim<'_> {
     }
 
     fn register(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<Registration> {
-        let lock_table_scope = self.lock_table.scope();
+        let scopes = || self.request.scopes(self.lock_table);
         let registration = Registration::new(Wait {
             waiter: Arc::clone(waiter),
             entry: entry.clone(),
             lock_table: self.lock_table.clone(),
-            scopes: [self.request.scope.id(), lock_table_scope.id()],
+            scopes: scopes().map(Scope::id).collect(),
         })?;
-        let is_closed = self.request.scope.is_closed() || lock_table_scope.is_closed();
+        let is_closed = scopes().any(Scope::is_closed);
         if is_closed && !planted("wait without looking") {
             return Err(Error::Closed);
         }
@@ -358,7 +382,8 @@ mod model {
         let mut locked = Locked::nothing_yet(lock_table.clone(), hold);
         let scope = &Scope::new();
         let spin_delay = Duration::ZERO;
-        let request = Request { wait: never, queue: WaitMode::Fifo, spin_delay, scope };
+        let (queue, more_scopes) = (WaitMode::Fifo, &[][..]);
+        let request = Request { wait: never, queue, spin_delay, scope, more_scopes };
         locked.acquire(&LockIds::One(id().by_ref()), &request).map(|()| locked)
     }
 

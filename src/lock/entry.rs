@@ -376,6 +376,9 @@ impl Entry {
             holder.release_time().is_past(now) && holder.expire_overdue(now) == Verdict::Taken
         };
         deferred.expired = state.holder.take_if(|holder| overdue(holder));
+        if let Some(expired) = &deferred.expired {
+            expired.set_token_of_expired(|| tokens::draw(self.id.hash()));
+        }
     }
 
     /// The lock is free and there are waiters: hands it to the head, or wakes the head to take it.

@@ -25,7 +25,8 @@
 //!     unless the taker of a free lock opened it ahead (I6).
 //! I6. A taker opens its hold before it has the lock only while nobody else knows the hold. Its
 //!     token, drawn when it has the lock, counts only if the hold is in force afterwards: then no
-//!     successor has drawn before.
+//!     successor has drawn before. If the clock took the lock away before that, whoever did so has
+//!     drawn a token for it first, before any for a successor.
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
@@ -37,7 +38,7 @@ use crate::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
     fence,
 };
-use crate::sync::{Arc, Mutex, OnceLock, Thread, planted};
+use crate::sync::{Arc, Mutex, OnceLock, Thread, nap, planted};
 
 const TAKING: u64 = 0;
 const OPEN: u64 = 1;
@@ -222,6 +223,31 @@ impl Hold {
     pub(super) fn set_token(&self, token: u64) {
         if self.is_in_force() || planted("token without looking") {
             self.token.store(token, Relaxed); // ORDERING: for this thread, or with a hand-over.
+        }
+    }
+
+    /// Whoever took it away by the clock, before the next holder draws: a token for it, if its taker
+    /// has none yet (I6).
+    #[inline]
+    pub(super) fn set_token_of_expired(&self, draw: impl FnOnce() -> u64) {
+        if self.token() == 0 {
+            // ORDERING: pairs with `lost_at_once`. If the taker's own comes in between, it was drawn
+            // before any successor's too, and stays.
+            let _ = self.token.compare_exchange(0, draw(), Release, Relaxed);
+        }
+    }
+
+    /// Taker, after `set_token`: it is without a token, so the lock is lost already. Who took it? If
+    /// it was the clock, it has a token now (I6).
+    #[cold]
+    pub(super) fn lost_at_once(&self) -> Lost {
+        loop {
+            match self.standing(Moment::START) {
+                // ORDERING: pairs with `set_token_of_expired`.
+                Standing::Lost(Lost::Expired) if self.token.load(Acquire) == 0 => nap(),
+                Standing::Lost(lost) => return lost,
+                Standing::Live | Standing::Late => return Lost::Revoked, // Not without a token.
+            }
         }
     }
 

@@ -61,11 +61,21 @@ impl LockTable {
         waits::close(self.scope());
     }
 
-    /// Takes the lock of `id` away from its holder; `Error::NotFound` if nobody holds it.
-    pub(crate) fn force_release(&self, id: LockIdRef<'_>) -> Result<()> {
+    /// Takes the lock of `id` away from its holder; `Error::NotFound` if nobody holds it, or none
+    /// with a token that is `wanted`.
+    pub(crate) fn force_release(
+        &self,
+        id: LockIdRef<'_>,
+        wanted: impl Fn(u64) -> bool,
+    ) -> Result<()> {
         loop {
             let entry = self.find(id)?.ok_or(Error::NotFound)?;
             let (hold, _) = entry.holder().ok_or(Error::NotFound)?;
+            // A hold never gets another token, and it is the hold that is revoked below, whoever may
+            // hold the lock by then.
+            if !wanted(hold.token()) {
+                return Err(Error::NotFound);
+            }
             match hold.revoke() {
                 Verdict::Taken => {
                     self.counters().forced_releases.fetch_add(1, Relaxed);

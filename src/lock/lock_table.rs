@@ -13,6 +13,7 @@ use crate::lock::hold_ref::HoldRef;
 use crate::lock::index::{Index, Node, Seen};
 use crate::lock::recent::Recent;
 use crate::lock::scope::Scope;
+use crate::lock::tokens;
 use crate::process::{Generation, PerProcess};
 use crate::sync::Arc;
 
@@ -98,6 +99,7 @@ pub(super) fn begin_thread() {
 
 impl Inner {
     fn new() -> Self {
+        tokens::start();
         Self { index: Index::new(), scope: Scope::new(), counters: Counters::default() }
     }
 }

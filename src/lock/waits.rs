@@ -44,8 +44,8 @@ pub(super) struct Wait {
     pub(super) waiter: Arc<Waiter>,
     pub(super) entry: EntryRef,
     pub(super) lock_table: LockTable,
-    /// The handle to the table, and the lock table.
-    pub(super) scopes: [u64; 2],
+    /// The handles to the tables, and the lock table.
+    pub(super) scopes: Box<[u64]>,
 }
 
 #[derive(Debug, Default)]

@@ -717,8 +717,6 @@ static void options_for_lock_calls(void)
     } bad[] = {
         {FIELD(reserved), 4, 1},
         {FIELD(reserved), 4, -1},
-        {FIELD(reserved2), 4, 1},
-        {FIELD(reserved2), 4, INT32_MIN},
         {FIELD(run_on), 4, ETSLOCK_RUN_ON_CALLER + 1},
         {FIELD(run_on), 4, -1},
         {FIELD(run_on), 4, INT32_MAX},

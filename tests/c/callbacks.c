@@ -343,7 +343,7 @@ static void data_is_freed(void)
     options.wait_timeout_ms = -2;
     check_freed(&probe, table, KEY, run_probe, options, ETSLOCK_ERR_INVALID);
     options = ample;
-    options.reserved2 = 1;
+    options.reserved = 1;
     check_freed(&probe, table, KEY, run_probe, options, ETSLOCK_ERR_INVALID);
     options = ample;
     options.run_on = ETSLOCK_RUN_ON_CALLER;
