@@ -311,7 +311,8 @@ impl Claim<'_> {
             waiter: Arc::clone(waiter),
             entry: Arc::clone(entry),
             lock_table: self.lock_table.clone(),
-            scopes: [self.request.scope.id(), lock_table_scope.id()],
+            scopes: [self.request.scope.id(), lock_table_scope.id(), 0, 0],
+            polls: self.request.queue == WaitMode::Polling,
         })?;
         let is_closed = self.request.scope.is_closed() || lock_table_scope.is_closed();
         if is_closed && !planted("wait without looking") {

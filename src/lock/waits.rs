@@ -1,42 +1,48 @@
-//! Who waits for whom, in the whole process: deadlocks are answered instead of waited out (C-13).
+//! Who waits for whom, in the whole process: deadlocks are answered instead of waited out (C-13), and
+//! waits are found by what may end them: a scope that is closed, a hold that is revoked.
 //!
 //! Every waiter is registered while it waits; a call that gets its lock at once never comes here.
-//! An edge leads from a waiter's owner to the entry it waits for, and from an entry to the owner
-//! of its holder. A new waiter closes a cycle if the walk along these edges comes back to it.
+//! An edge leads from a waiter's root (`owner`) to the entry it waits for, and from an entry to the
+//! root of its holder. A waiter is in a cycle if a way along these edges comes back to its root.
 //!
 //! Invariants
-//! I1. A waiter is registered after it joined its queue. Of the waiters of a cycle the last to
-//!     register sees all others.
-//! I2. A cycle is confirmed with the states of all its entries held at once: what is reported was
-//!     the case at one moment. Only the owner of the registry's mutex ever holds more than one.
-//! I3. No user code runs, and no one waits for a lock, under the registry's mutex.
+//! I1. A waiter is registered after it joined its queue, and looks for a cycle after it was registered.
+//!     Of the waiters of a cycle the last to be registered sees all others, and none of the cycle's
+//!     edges changes any more while it looks.
+//! I2. A cycle is confirmed with the states of all its entries held at once, and all its waiters
+//!     registered: what is reported was the case at one moment. Only the owner of the registry's mutex
+//!     ever holds more than one. Who confirms one ends its own registration in the same step, so of
+//!     several who find a cycle one is refused.
+//! I3. No user code runs, no one waits for a lock, and nobody searches under the registry's mutex. It is
+//!     held for a step: a few lists, or all waits of one owner.
+//! I4. A waiter stands in the lists of what it can be found by, under the keys that `Registered::key`
+//!     gives. They change in `moved` alone, under the mutex.
+//! I5. A waiter stands in `Root` of its present root: whoever cuts a way below which somebody is
+//!     registered does so under the mutex, and moves them.
+//! I6. Nobody needs to search unless somebody may wait for a lock that its own root holds. Such a lock
+//!     is known in one of four ways. Its holder had it when the other was registered, or looked, after
+//!     joining the queue: then the other stands in `Held`. It got it afterwards: then it is counted
+//!     (`entry` I6, `owner` I3). The other polls, and has no place in the queue: while anyone polls,
+//!     everybody searches. The root has changed by a cut since: who stands below a cut searches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::mem;
+use std::ops::{Deref, DerefMut};
 
 use crate::clock::Moment;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::lock::entry::EntryRef;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
-use crate::lock::owner::{OwnerId, OwnerNode, owners};
+use crate::lock::owner::{self, OwnerNode, Place};
 use crate::lock::queue::{Fate, Waiter};
 use crate::lock::scope::Scope;
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
 
-/// The owners of a lock by its hold. A revoked one has none.
-fn holders(hold: &HoldRef) -> Vec<OwnerNode> {
-    match (&hold.owner, hold.is_call) {
-        _ if !hold.is_in_force() => Vec::new(),
-        (OwnerId::None, _) => Vec::new(),
-        (owner, false) => owners(owner),
-        (_, true) => owners(&OwnerId::Call(hold.as_owner())),
-    }
-}
-
-fn meet(a: &[OwnerNode], b: &[OwnerNode]) -> bool {
-    a.iter().any(|node| b.contains(node))
-}
+/// How many scopes a wait may belong to.
+pub(super) const SCOPES: usize = 4;
 
 /// A waiter and what it waits for.
 #[derive(Debug, Clone)]
@@ -44,15 +50,141 @@ pub(super) struct Wait {
     pub(super) waiter: Arc<Waiter>,
     pub(super) entry: EntryRef,
     pub(super) lock_table: LockTable,
-    /// The handle to the table, and the lock table.
-    pub(super) scopes: [u64; 2],
+    /// What can be closed under it; 0 for none, and none twice.
+    pub(super) scopes: [u64; SCOPES],
+    /// It has no place in the queue of the entry.
+    pub(super) polls: bool,
+}
+
+/// What waits are found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    /// Where the waiter stands.
+    Root(OwnerNode),
+    /// Its uppermost callback.
+    Top(OwnerNode),
+    /// Who held the lock when the waiter was registered.
+    Held(OwnerNode),
+    /// The hold that waits.
+    Hold(usize),
+    Scope(u64),
+}
+
+/// The places of a waiter's links.
+const ROOT: usize = 0;
+const TOP: usize = 1;
+const HELD: usize = 2;
+const HOLD: usize = 3;
+const FIRST_SCOPE: usize = 4;
+const LINKS: usize = FIRST_SCOPE + SCOPES;
+
+/// Of a registered waiter; 0 is nobody's.
+type Id = u32;
+
+/// A place in a list.
+#[derive(Debug, Clone, Copy, Default)]
+struct Link {
+    before: Id,
+    after: Id,
+    is_in: bool,
+}
+
+#[derive(Debug)]
+struct Registered {
+    wait: Wait,
+    place: Option<Place>,
+    held_by: Option<OwnerNode>,
+    links: [Link; LINKS],
+}
+
+impl Registered {
+    fn key(&self, link: usize) -> Option<Key> {
+        match link {
+            ROOT => self.place.map(|place| Key::Root(place.root)),
+            TOP => self.place.map(|place| Key::Top(place.top)),
+            HELD => self.held_by.map(Key::Held),
+            HOLD => Some(Key::Hold(self.wait.waiter.hold.as_ptr().addr())),
+            _ => {
+                let scope = self.wait.scopes[link - FIRST_SCOPE];
+                (scope != 0).then_some(Key::Scope(scope))
+            }
+        }
+    }
+
+    /// Where it is linked under a key.
+    fn link(&mut self, key: Key) -> &mut Link {
+        let link = match key {
+            Key::Root(_) => ROOT,
+            Key::Top(_) => TOP,
+            Key::Held(_) => HELD,
+            Key::Hold(_) => HOLD,
+            Key::Scope(id) => {
+                let place = self.wait.scopes.iter().position(|scope| *scope == id);
+                FIRST_SCOPE
+                    + place.unwrap_or_else(|| unreachable!("a waiter in a list not its own"))
+            }
+        };
+        &mut self.links[link]
+    }
+}
+
+/// A box whose memory is asked for.
+#[derive(Debug)]
+struct Boxed(Box<[Registered; 1]>);
+
+impl Boxed {
+    fn new(registered: Registered) -> Result<Self> {
+        let one = error::list([Ok(registered)].into_iter())?;
+        one.into_boxed_slice().try_into().map(Self).map_err(|_| Error::NoMemory)
+    }
+}
+
+impl Deref for Boxed {
+    type Target = Registered;
+    fn deref(&self) -> &Registered {
+        &self.0[0]
+    }
+}
+
+impl DerefMut for Boxed {
+    fn deref_mut(&mut self) -> &mut Registered {
+        &mut self.0[0]
+    }
+}
+
+/// Ids are drawn one after the other: they need no secret.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+}
+
+/// A list of waiters, the last to come first.
+#[derive(Debug, Default)]
+struct List {
+    first: Id,
+    len: usize,
 }
 
 #[derive(Debug, Default)]
 struct Registry {
-    last_id: u64,
-    waits: HashMap<u64, Wait>,
-    by_owner: HashMap<OwnerNode, Vec<u64>>,
+    last_id: Id,
+    polling: usize,
+    waits: HashMap<Id, Boxed, BuildHasherDefault<IdHasher>>,
+    lists: HashMap<Key, List>,
 }
 
 fn registry() -> &'static Mutex<Registry> {
@@ -60,143 +192,397 @@ fn registry() -> &'static Mutex<Registry> {
     REGISTRY.get(Mutex::default)
 }
 
+impl Registry {
+    /// `Error::NoMemory` changes nothing.
+    fn insert(&mut self, wait: Boxed) -> Result<Id> {
+        self.waits.try_reserve(1).map_err(|_| Error::NoMemory)?;
+        self.lists.try_reserve(LINKS).map_err(|_| Error::NoMemory)?;
+        let mut id = self.last_id;
+        loop {
+            id = id.wrapping_add(1);
+            if id != 0 && !self.waits.contains_key(&id) {
+                break;
+            }
+        }
+        self.last_id = id;
+        self.polling += usize::from(wait.wait.polls);
+        self.waits.insert(id, wait);
+        for link in 0..LINKS {
+            self.link(id, link);
+        }
+        Ok(id)
+    }
+
+    /// `None` if it is not there any more.
+    fn remove(&mut self, id: Id) -> Option<Boxed> {
+        for link in 0..LINKS {
+            self.unlink(id, link);
+        }
+        let wait = self.waits.remove(&id)?;
+        self.polling -= usize::from(wait.wait.polls);
+        shrink(&mut self.waits);
+        shrink(&mut self.lists);
+        Some(wait)
+    }
+
+    fn link(&mut self, id: Id, link: usize) {
+        let Some(key) = self.waits.get(&id).and_then(|wait| wait.key(link)) else { return };
+        let list = self.lists.entry(key).or_default();
+        let after = mem::replace(&mut list.first, id);
+        list.len += 1;
+        self.set(id, key, |link| *link = Link { before: 0, after, is_in: true });
+        self.set(after, key, |link| link.before = id);
+    }
+
+    fn unlink(&mut self, id: Id, link: usize) {
+        let Some(wait) = self.waits.get_mut(&id) else { return };
+        let (Some(key), Link { before, after, is_in: true }) =
+            (wait.key(link), mem::take(&mut wait.links[link]))
+        else {
+            return;
+        };
+        self.set(before, key, |link| link.after = after);
+        self.set(after, key, |link| link.before = before);
+        let Some(list) = self.lists.get_mut(&key) else { return };
+        list.len -= 1;
+        if before == 0 {
+            list.first = after;
+        }
+        if list.len == 0 {
+            self.lists.remove(&key);
+        }
+    }
+
+    /// Changes a waiter's link under a key; nothing for nobody.
+    fn set(&mut self, id: Id, key: Key, change: impl FnOnce(&mut Link)) {
+        if let Some(wait) = self.waits.get_mut(&id) {
+            change(wait.link(key));
+        }
+    }
+
+    fn first(&self, key: Key) -> Option<Id> {
+        self.lists.get(&key).map(|list| list.first)
+    }
+
+    /// The next in the list of `key`.
+    fn after(&mut self, id: Id, key: Key) -> Option<Id> {
+        let after = self.waits.get_mut(&id)?.link(key).after;
+        (after != 0).then_some(after)
+    }
+
+    /// Whether a waiter with this place must look for a cycle (I6).
+    fn must_search(&self, place: &Place) -> bool {
+        place.was_cut
+            || self.polling > 0
+            || self.lists.contains_key(&Key::Held(place.root))
+            || owner::may_be_awaited(place.root)
+    }
+
+    /// A way was cut in the list of `top`: who stands below it moves (I5).
+    ///
+    /// Without memory it stays where it was. Then a cycle through it may go unseen.
+    fn moved(&mut self, top: OwnerNode) {
+        let mut next = self.first(Key::Top(top));
+        while let Some(id) = next {
+            next = self.after(id, Key::Top(top));
+            let Some(wait) = self.waits.get(&id) else { return };
+            let place = owner::place(&wait.wait.waiter.hold.owner);
+            if place == wait.place || self.lists.try_reserve(2).is_err() {
+                continue;
+            }
+            self.unlink(id, ROOT);
+            self.unlink(id, TOP);
+            if let Some(wait) = self.waits.get_mut(&id) {
+                wait.place = place;
+            }
+            self.link(id, ROOT);
+            self.link(id, TOP);
+        }
+    }
+}
+
+/// Gives memory back after a peak: amortised over what was removed. Without memory to move to it
+/// stays as it is.
+fn shrink<K: std::hash::Hash + Eq, V, S: std::hash::BuildHasher + Default>(
+    map: &mut HashMap<K, V, S>,
+) {
+    const SMALL: usize = 64;
+    if map.capacity() <= SMALL || map.len() * 8 > map.capacity() {
+        return;
+    }
+    let mut smaller = HashMap::with_hasher(S::default());
+    if smaller.try_reserve(map.len() * 2 + SMALL / 4).is_ok() {
+        smaller.extend(map.drain());
+        *map = smaller;
+    }
+}
+
 /// A registered wait; dropping it ends the registration.
 #[derive(Debug)]
 pub(super) struct Registration {
-    id: u64,
-    owners: Vec<OwnerNode>,
+    id: Id,
 }
 
 impl Registration {
     /// Registers a wait; `Error::Deadlock` if it closes a cycle.
     pub(super) fn new(wait: Wait) -> Result<Self> {
-        let owners = owners(&wait.waiter.hold.owner);
-        let mut registry = registry().lock();
-        if registry.closes_cycle(&owners, &wait) {
+        // After it has joined the queue: who holds the lock later is counted (I6).
+        let held_by = wait.entry.holder().and_then(|(holder, _)| root_of(&holder));
+        let (waiter, entry) = (Arc::clone(&wait.waiter), Arc::clone(&wait.entry));
+        let registered = Registered { wait, place: None, held_by, links: Default::default() };
+        let mut registered = Boxed::new(registered)?;
+        let (registration, must_search) = {
+            let mut registry = registry().lock();
+            // Under the mutex, so that a cut comes before or finds it (I5).
+            let place = owner::place_of_waiter(&waiter.hold.owner);
+            registered.place = place;
+            let id = registry.insert(registered)?;
+            (Self { id }, place.is_some_and(|place| registry.must_search(&place)))
+        };
+        if must_search && registration.is_in_cycle(&waiter, &entry)? {
             return Err(Error::Deadlock);
         }
-        registry.last_id += 1;
-        let id = registry.last_id;
-        for owner in &owners {
-            registry.by_owner.entry(*owner).or_default().push(id);
+        Ok(registration)
+    }
+
+    /// Whether the wait is in a cycle; then it is not registered any more.
+    fn is_in_cycle(&self, waiter: &Arc<Waiter>, entry: &EntryRef) -> Result<bool> {
+        let mut search = Search { id: self.id, waiter, entry, steps: Vec::new() };
+        while let Some(last) = search.find_way()? {
+            if search.is_cycle(last)? {
+                return Ok(true);
+            }
+            // It was a cycle at no moment: somebody is on the move.
+            if waiter.fate() != Fate::Waiting {
+                break;
+            }
+            search.steps.clear();
         }
-        registry.waits.insert(id, wait);
-        Ok(Self { id, owners })
+        Ok(false)
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let wait = {
-            let mut registry = registry().lock();
-            for owner in &self.owners {
-                if let Some(ids) = registry.by_owner.get_mut(owner) {
-                    ids.retain(|id| *id != self.id);
-                    if ids.is_empty() {
-                        registry.by_owner.remove(owner);
-                    }
-                }
-            }
-            registry.waits.remove(&self.id)
-        };
+        let wait = registry().lock().remove(self.id);
         drop(wait); // Outside the mutex: it may be the last reference to a lock table.
+    }
+}
+
+/// The root of who holds a lock by this hold. A revoked one has none.
+fn root_of(holder: &HoldRef) -> Option<OwnerNode> {
+    if holder.is_in_force() { holder.place().map(|place| place.root) } else { None }
+}
+
+fn root_of_waiter(waiter: &Waiter) -> Option<OwnerNode> {
+    owner::place(&waiter.hold.owner).map(|place| place.root)
+}
+
+/// A waiter that was reached.
+#[derive(Debug)]
+struct Step {
+    id: Id,
+    waiter: Arc<Waiter>,
+    entry: EntryRef,
+    /// The step before it: 0 for the searcher, else the place of a step plus 1.
+    from: usize,
+}
+
+/// A search for a way from a waiter back to itself. Its time and memory are those of the waits that it
+/// reaches; its stack is that of one step.
+struct Search<'a> {
+    id: Id,
+    waiter: &'a Arc<Waiter>,
+    entry: &'a EntryRef,
+    steps: Vec<Step>,
+}
+
+/// Where a search has been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Seen {
+    Root(OwnerNode),
+    Entry(usize),
+}
+
+impl Seen {
+    fn entry(entry: &EntryRef) -> Self {
+        Self::Entry(Arc::as_ptr(entry).addr())
+    }
+}
+
+impl Search<'_> {
+    /// The step from which the way leads back, as `Step::from` says it.
+    fn find_way(&mut self) -> Result<Option<usize>> {
+        let mut seen = HashSet::new();
+        let mut at = 0;
+        loop {
+            let entry = match at {
+                0 => Arc::clone(self.entry),
+                _ => match self.steps.get(at - 1) {
+                    Some(step) => Arc::clone(&step.entry),
+                    None => return Ok(None),
+                },
+            };
+            if self.follow(at, &entry, &mut seen)? {
+                return Ok(Some(at));
+            }
+            at += 1;
+        }
+    }
+
+    /// One step (I3): from `entry` to its holder, and to all that this one waits for. Whether the
+    /// holder is the searcher.
+    fn follow(&mut self, from: usize, entry: &EntryRef, seen: &mut HashSet<Seen>) -> Result<bool> {
+        let mut see = |place| {
+            seen.try_reserve(1).map_err(|_| Error::NoMemory)?;
+            Ok(seen.insert(place))
+        };
+        let mut registry = registry().lock();
+        // The roots under the mutex, too: a cut moves the waits with them (I5).
+        let Some(root) = entry.holder().and_then(|(holder, _)| root_of(&holder)) else {
+            return Ok(false);
+        };
+        if Some(root) == root_of_waiter(self.waiter) {
+            return Ok(true);
+        }
+        let key = Key::Root(root);
+        let mut next = registry.first(key);
+        if next.is_none() {
+            return Ok(false); // As mostly: it runs.
+        }
+        if from == 0 {
+            see(Seen::entry(entry))?;
+        }
+        if !see(Seen::Root(root))? {
+            return Ok(false);
+        }
+        while let Some(id) = next {
+            next = registry.after(id, key);
+            let Some(wait) = registry.waits.get(&id).map(|registered| &registered.wait) else {
+                break;
+            };
+            if wait.waiter.fate() != Fate::Waiting || !see(Seen::entry(&wait.entry))? {
+                continue; // On its way out, or nothing new.
+            }
+            let (waiter, entry) = (Arc::clone(&wait.waiter), Arc::clone(&wait.entry));
+            self.steps.try_reserve(1).map_err(|_| Error::NoMemory)?;
+            self.steps.push(Step { id, waiter, entry, from });
+        }
+        Ok(false)
+    }
+
+    /// Whether every step of the way to `last` leads to the next, and the last to the searcher, at one
+    /// moment (I2). Then the searcher's registration has ended.
+    fn is_cycle(&self, last: usize) -> Result<bool> {
+        let back = |at: &usize| at.checked_sub(1).map(|step| self.steps[step].from);
+        let ways = std::iter::successors(Some(last), back);
+        let no_memory = |_| Error::NoMemory;
+        // From the last entry to the searcher's own.
+        let mut way = Vec::new();
+        way.try_reserve_exact(ways.clone().count()).map_err(no_memory)?;
+        way.extend(ways.map(|at| match at.checked_sub(1) {
+            Some(step) => {
+                let step = &self.steps[step];
+                (step.id, &step.waiter, &step.entry)
+            }
+            None => (self.id, self.waiter, self.entry),
+        }));
+        let mut states = Vec::new();
+        states.try_reserve_exact(way.len()).map_err(no_memory)?;
+
+        let mut registry = registry().lock();
+        let is_waiting = |(id, waiter, _): &(Id, &Arc<Waiter>, _)| {
+            let registered = registry.waits.get(id);
+            registered.is_some_and(|registered| Arc::ptr_eq(&registered.wait.waiter, waiter))
+                && waiter.fate() == Fate::Waiting
+        };
+        states.extend(way.iter().map(|(_, _, entry)| entry.lock()));
+        let roots = way.iter().map(|(_, waiter, _)| root_of_waiter(waiter));
+        // The holder of an entry is the waiter of the next; of the last entry, the searcher.
+        let mut next = root_of_waiter(self.waiter);
+        let leads = states.iter().zip(roots).all(|(state, root)| {
+            let holder = state.holder().and_then(root_of);
+            holder.is_some() && holder == mem::replace(&mut next, root)
+        });
+        let is_cycle = leads && way.iter().all(is_waiting);
+        drop(states);
+        let own = if is_cycle { registry.remove(self.id) } else { None };
+        drop(registry);
+        drop(own); // Outside the mutex, as in `Registration::drop`.
+        Ok(is_cycle)
     }
 }
 
 /// Ends every wait in a scope with `Error::Closed`.
 pub(crate) fn close(scope: &Scope) {
-    scope.mark_closed();
-    expel(|wait| wait.scopes.contains(&scope.id()), Fate::Closed);
+    close_with(scope, Fate::Closed);
 }
 
-/// How many calls wait in a scope.
+/// Ends every wait in a scope with a fate. Who comes to wait later sees that it is closed.
+pub(super) fn close_with(scope: &Scope, fate: Fate) {
+    scope.mark_closed();
+    expel(Key::Scope(scope.id()), fate);
+}
+
+/// How many calls wait in a scope that is open.
 pub(super) fn waiting(scope: &Scope) -> u64 {
     let registry = registry().lock();
-    registry.waits.values().filter(|wait| wait.scopes.contains(&scope.id())).count() as u64
+    registry.lists.get(&Key::Scope(scope.id())).map_or(0, |list| list.len as u64)
 }
 
 /// Ends the wait of a hold that was revoked while it waited for more locks.
 pub(super) fn expel_hold(hold: &HoldRef) {
-    expel(|wait| wait.waiter.hold.is(hold), Fate::Revoked);
+    expel(Key::Hold(hold.as_ptr().addr()), Fate::Revoked);
 }
 
-fn expel(matches: impl Fn(&Wait) -> bool, fate: Fate) {
-    let waits: Vec<Wait> =
-        registry().lock().waits.values().filter(|wait| matches(wait)).cloned().collect();
-    if waits.is_empty() {
-        return;
-    }
-    let now = Moment::now();
-    for wait in waits {
-        let (expelled, deferred) = wait.entry.leave(&wait.waiter, fate, now);
-        wait.lock_table.carry_out(&wait.entry, deferred);
-        if expelled {
-            wait.waiter.wake();
-        }
-    }
-}
-
-/// One step of a walk: an entry, and the wait of its holder that leads on.
-type Step = (EntryRef, Option<(Arc<Waiter>, Vec<OwnerNode>)>);
-
-impl Registry {
-    /// Whether `wait`, of `me`, waits for itself.
-    fn closes_cycle(&self, me: &[OwnerNode], wait: &Wait) -> bool {
-        if me.is_empty() {
-            return false;
-        }
-        let mut path = Vec::new();
-        let mut seen = Vec::new();
-        self.walk(me, &wait.entry, &mut path, &mut seen) && is_cycle(me, &path)
-    }
-
-    /// Looks for a way from the holder of `entry` back to `me`; leaves it in `path`.
-    fn walk(
-        &self,
-        me: &[OwnerNode],
-        entry: &EntryRef,
-        path: &mut Vec<Step>,
-        seen: &mut Vec<usize>,
-    ) -> bool {
-        let address = Arc::as_ptr(entry).addr();
-        if seen.contains(&address) {
-            return false;
-        }
-        seen.push(address);
-        let Some((holder, _)) = entry.holder() else { return false };
-        let holders = holders(&holder);
-        path.push((Arc::clone(entry), None));
-        if meet(&holders, me) {
-            return true;
-        }
-        for owner in &holders {
-            for next in self.by_owner.get(owner).into_iter().flatten() {
-                let next = &self.waits[next];
-                let waiting = owners(&next.waiter.hold.owner);
-                if !waiting.contains(owner) || next.waiter.fate() != Fate::Waiting {
-                    continue; // Detached, or on its way out.
-                }
-                let step = path.len() - 1;
-                path[step].1 = Some((Arc::clone(&next.waiter), waiting));
-                if self.walk(me, &next.entry, path, seen) {
-                    return true;
-                }
-                path.truncate(step + 1);
+/// Ends all waits that are found by `key`. Some at a time: others come and go in between. They are
+/// taken from the list of `key` as they are told.
+fn expel(key: Key, fate: Fate) {
+    const AT_A_TIME: usize = 32;
+    loop {
+        let mut waits = [const { None::<Wait> }; AT_A_TIME];
+        {
+            let mut registry = registry().lock();
+            for place in &mut waits {
+                let Some(id) = registry.first(key) else { break };
+                let Some(wait) = registry.waits.get(&id) else { break };
+                *place = Some(wait.wait.clone());
+                let link = (0..LINKS).find(|link| wait.key(*link) == Some(key));
+                link.into_iter().for_each(|link| registry.unlink(id, link));
             }
         }
-        path.pop();
-        false
+        if waits[0].is_none() {
+            return;
+        }
+        let now = Moment::now();
+        for wait in waits.into_iter().flatten() {
+            let (expelled, deferred) = wait.entry.leave(&wait.waiter, fate, now);
+            wait.lock_table.carry_out(&wait.entry, deferred);
+            if expelled {
+                wait.waiter.wake();
+            }
+        }
     }
 }
 
-/// Whether every step of `path` leads to the next, and the last to `me`, at one moment (I2).
-fn is_cycle(me: &[OwnerNode], path: &[Step]) -> bool {
-    let states: Vec<_> = path.iter().map(|(entry, _)| entry.lock()).collect();
-    states.iter().zip(path).all(|(state, (_, next))| {
-        let holders = state.holder().map_or_else(Vec::new, holders);
-        match next {
-            Some((waiter, waiting)) => waiter.fate() == Fate::Waiting && meet(&holders, waiting),
-            None => meet(&holders, me),
-        }
-    })
+/// A callback has ended. By the thread that ran it.
+pub(crate) fn detach(hold: &HoldRef) {
+    // Mostly nothing waits below it, and nothing begins to.
+    match hold.call() {
+        Some(call) if hold.enter().is_ok() && call.has_waits() => cut(|| hold.detach()),
+        _ => drop(hold.detach()),
+    }
+}
+
+/// A caller has stopped waiting for its callback, which may wait itself.
+pub(crate) fn abandon(hold: &HoldRef) {
+    cut(|| hold.abandon());
+}
+
+/// Cuts a way, and moves those below it, in one step (I5).
+fn cut(cut: impl FnOnce() -> Option<Place>) {
+    let mut registry = registry().lock();
+    if let Some(before) = cut() {
+        registry.moved(before.top);
+    }
 }
