@@ -586,3 +586,409 @@ fn cut(cut: impl FnOnce() -> Option<Place>) {
         registry.moved(before.top);
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::clock::Timeout;
+    use crate::key::{Key as Bytes, LockId};
+    use crate::lock::entry::Turn;
+    use crate::lock::hold::{Hold, Verdict};
+    use crate::lock::owner::{Call, OwnerId};
+    use crate::sync::current;
+    use std::sync::MutexGuard;
+    use std::time::{Duration, Instant};
+
+    /// One registry is all there is, and what is measured here is its work.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock()
+    }
+
+    fn id(key: u32) -> LockId {
+        LockId { table: 1, key: Bytes::new(&key.to_ne_bytes()).unwrap() }
+    }
+
+    fn hold_of(owner: OwnerId) -> HoldRef {
+        let never = Timeout::INFINITE;
+        HoldRef::new(|| Hold::new(never, never, owner, false, 0))
+    }
+
+    /// What stands for one key now: its entry if it has one.
+    fn entry(lock_table: &LockTable, key: u32) -> Option<EntryRef> {
+        lock_table.find(id(key).by_ref())
+    }
+
+    /// Takes a key that is free; also before those who wait for it.
+    fn take(lock_table: &LockTable, key: u32, owner: &OwnerId) -> Option<HoldRef> {
+        let now = Moment::now();
+        let mut hold = hold_of(owner.clone());
+        let taken = match entry(lock_table, key) {
+            None => lock_table.list(id(key).by_ref(), &mut hold, true, now).unwrap().is_some(),
+            Some(entry) => {
+                let (turn, deferred) = entry.arrive(&hold, true, false, now);
+                lock_table.carry_out(&entry, deferred);
+                turn == Turn::Taken
+            }
+        };
+        taken.then_some(hold)
+    }
+
+    /// Somebody who waits, without a thread of its own.
+    struct Waiting {
+        key: u32,
+        owner: OwnerId,
+        waiter: Arc<Waiter>,
+        entry: EntryRef,
+        registration: Registration,
+        polls: bool,
+    }
+
+    /// Begins to wait for a key that is held.
+    fn begin(
+        lock_table: &LockTable,
+        key: u32,
+        owner: &OwnerId,
+        polls: bool,
+        scope: u64,
+    ) -> Result<Waiting> {
+        let entry = entry(lock_table, key).expect("held");
+        let waiter = Arc::new(Waiter::new(hold_of(owner.clone()), true, false, current()));
+        if !polls {
+            let (turn, deferred) = entry.join(&waiter, Moment::now());
+            lock_table.carry_out(&entry, deferred);
+            assert!(matches!(turn, Turn::Busy { .. }));
+        }
+        let wait = Wait {
+            waiter: Arc::clone(&waiter),
+            entry: Arc::clone(&entry),
+            lock_table: lock_table.clone(),
+            scopes: [scope, lock_table.scope().id(), 0, 0],
+            polls,
+        };
+        match Registration::new(wait) {
+            Ok(registration) => {
+                Ok(Waiting { key, owner: owner.clone(), waiter, entry, registration, polls })
+            }
+            Err(error) => {
+                let (_, deferred) = entry.leave(&waiter, Fate::Left, Moment::now());
+                lock_table.carry_out(&entry, deferred);
+                Err(error)
+            }
+        }
+    }
+
+    impl Waiting {
+        fn end(self, lock_table: &LockTable) {
+            let (_, deferred) = self.entry.leave(&self.waiter, Fate::Left, Moment::now());
+            lock_table.carry_out(&self.entry, deferred);
+            drop(self.registration);
+        }
+    }
+
+    /// Nobody is registered, and no list is left.
+    fn assert_empty() {
+        let registry = registry().lock();
+        assert!(registry.waits.is_empty() && registry.lists.is_empty() && registry.polling == 0);
+        assert!(registry.waits.capacity() < 1000, "the memory of the peak is gone");
+        assert!(registry.lists.capacity() < 1000);
+    }
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 11) as usize % end
+        }
+    }
+
+    const KEYS: u32 = 7;
+
+    /// What the registry must know, kept in the simplest way.
+    struct Model {
+        lock_table: LockTable,
+        owners: Vec<OwnerId>,
+        /// For each owner the one above it.
+        above: Vec<Option<usize>>,
+        holds: Vec<(u32, usize, HoldRef)>,
+        waits: Vec<(usize, Waiting)>,
+    }
+
+    impl Model {
+        fn root(&self, mut owner: usize) -> usize {
+            while let Some(above) = self.above[owner] {
+                owner = above;
+            }
+            owner
+        }
+
+        /// The root of the holder of what this one waits for.
+        fn leads_to(&self, key: u32, entry: &EntryRef) -> Option<usize> {
+            let now = self::entry(&self.lock_table, key)?;
+            if !Arc::ptr_eq(&now, entry) {
+                return None; // One who polls has not looked again.
+            }
+            let hold = self.holds.iter().find(|(held, ..)| *held == key)?;
+            hold.2.is_in_force().then(|| self.root(hold.1))
+        }
+
+        fn closes_cycle(&self, key: u32, owner: usize) -> bool {
+            let Some(entry) = entry(&self.lock_table, key) else { return false };
+            let me = self.root(owner);
+            let mut reached: Vec<usize> = self.leads_to(key, &entry).into_iter().collect();
+            let mut at = 0;
+            while at < reached.len() {
+                for (waiting, wait) in &self.waits {
+                    if self.root(*waiting) == reached[at] && wait.waiter.fate() == Fate::Waiting {
+                        let next = self.leads_to(wait.key, &wait.entry);
+                        reached.extend(next.filter(|next| !reached.contains(next)));
+                    }
+                }
+                at += 1;
+            }
+            reached.contains(&me)
+        }
+
+        /// Who was handed a lock holds it, and waits no more.
+        fn grants(&mut self) {
+            for (owner, wait) in mem::take(&mut self.waits) {
+                match wait.waiter.fate() {
+                    Fate::Granted => {
+                        let hold = wait.waiter.hold.clone();
+                        self.holds.push((wait.key, owner, hold));
+                    }
+                    _ => self.waits.push((owner, wait)),
+                }
+            }
+        }
+
+        fn step(&mut self, random: &mut Random, deadlocks: &mut usize) {
+            let key = random.below(KEYS as usize) as u32;
+            let owner = random.below(self.owners.len());
+            match random.below(20) {
+                0..10 if self.waits.len() < 30 => {
+                    let is_held = self.holds.iter().any(|(held, ..)| *held == key);
+                    if is_held {
+                        let expected = self.closes_cycle(key, owner);
+                        let polls = random.below(30) == 0;
+                        match begin(&self.lock_table, key, &self.owners[owner], polls, 0) {
+                            Ok(wait) => {
+                                assert!(!expected, "a cycle was not seen");
+                                self.waits.push((owner, wait));
+                            }
+                            Err(error) => {
+                                assert_eq!(error, Error::Deadlock);
+                                assert!(expected, "there is no cycle");
+                                *deadlocks += 1;
+                            }
+                        }
+                    } else if let Some(hold) = take(&self.lock_table, key, &self.owners[owner]) {
+                        self.holds.push((key, owner, hold));
+                    }
+                }
+                10..14 if !self.holds.is_empty() => {
+                    let (key, _, hold) = self.holds.swap_remove(random.below(self.holds.len()));
+                    if let Some(entry) = entry(&self.lock_table, key) {
+                        self.lock_table.release(&entry, &hold);
+                    }
+                }
+                14 if !self.waits.is_empty() => {
+                    let (_, wait) = self.waits.swap_remove(random.below(self.waits.len()));
+                    wait.end(&self.lock_table);
+                }
+                15 if !self.waits.is_empty() => {
+                    let (_, wait) = &self.waits[random.below(self.waits.len())];
+                    if !wait.polls {
+                        let (_, deferred) = wait.entry.look(&wait.waiter, Moment::now());
+                        self.lock_table.carry_out(&wait.entry, deferred);
+                    }
+                }
+                16 if !self.holds.is_empty() => {
+                    let (_, _, hold) = &self.holds[random.below(self.holds.len())];
+                    hold.revoke();
+                }
+                17 if self.owners.len() < 24 => {
+                    let call = Call::of(self.owners[owner].clone());
+                    self.owners.push(OwnerId::Call(call));
+                    self.above.push(Some(owner));
+                }
+                18 => {
+                    if let OwnerId::Call(call) = &self.owners[owner] {
+                        cut(|| call.cut());
+                        self.above[owner] = None;
+                    }
+                }
+                _ => {}
+            }
+            self.grants();
+        }
+    }
+
+    /// Owners, keys and waits at random, with callbacks that are nested and abandoned, holders that go
+    /// before the queue, waits that end, holds that are revoked: whoever closes a cycle is refused, and
+    /// nobody else.
+    #[test]
+    fn every_cycle_is_seen_and_no_other() {
+        let _alone = alone();
+        let mut deadlocks = 0;
+        for seed in 1..=200 {
+            let mut random = Random(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+            let mut owners: Vec<_> = (1..=5).map(|n| OwnerId::Thread(seed << 8 | n)).collect();
+            owners.extend([OwnerId::Logical(1), OwnerId::Logical(2)]);
+            let above = vec![None; owners.len()];
+            let (holds, waits) = (Vec::new(), Vec::new());
+            let mut model = Model { lock_table: LockTable::new(), owners, above, holds, waits };
+            for _ in 0..400 {
+                model.step(&mut random, &mut deadlocks);
+            }
+            let lock_table = &model.lock_table;
+            model.waits.drain(..).for_each(|(_, wait)| wait.end(lock_table));
+            for (key, _, hold) in model.holds.drain(..) {
+                if let Some(entry) = entry(lock_table, key) {
+                    lock_table.release(&entry, &hold);
+                }
+            }
+        }
+        assert!(deadlocks > 500, "{deadlocks}: the story has too few cycles");
+        assert_empty();
+    }
+
+    /// The time of `body` of `n`, and of four times as many: it does not grow as the square would. The
+    /// best of some, since others run beside it.
+    fn grows_with(n: u32, body: impl Fn(u32)) {
+        let time = |n| {
+            let run = |_| {
+                let begin = now();
+                body(n);
+                now() - begin
+            };
+            (0..3).map(run).min().unwrap_or(Duration::ZERO)
+        };
+        let (once, four_times) = (time(n), time(4 * n));
+        println!("{n}: {once:?}, {}: {four_times:?}", 4 * n);
+        assert!(four_times < once * 12, "{once:?}, then {four_times:?}");
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "no deadline, but a measurement")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    /// Chains: owner i holds key i and waits for key i + 1.
+    fn chain(order: impl Iterator<Item = u32>, n: u32) {
+        let lock_table = LockTable::new();
+        let owner = |i: u32| OwnerId::Logical(u64::from(i) + 1);
+        let holds: Vec<_> = (0..=n).map(|i| take(&lock_table, i, &owner(i)).unwrap()).collect();
+        let link = |i| begin(&lock_table, i + 1, &owner(i), false, 0).unwrap();
+        let waits: Vec<_> = order.map(link).collect();
+        assert_eq!(begin(&lock_table, 0, &owner(n), false, 0).err(), Some(Error::Deadlock));
+        waits.into_iter().for_each(|wait| wait.end(&lock_table));
+        for (i, hold) in holds.iter().enumerate() {
+            lock_table.release(&entry(&lock_table, i as u32).unwrap(), hold);
+        }
+    }
+
+    #[test]
+    fn a_chain_costs_its_length_from_either_end() {
+        let _alone = alone();
+        grows_with(2_000, |n| chain((0..n).rev(), n));
+        grows_with(2_000, |n| chain(0..n, n));
+        assert_empty();
+    }
+
+    /// Callbacks that are nested, of which each waits before it calls the next, and after.
+    #[test]
+    fn a_nest_costs_its_depth() {
+        let _alone = alone();
+        grows_with(2_000, |n| {
+            let lock_table = LockTable::new();
+            let hold = take(&lock_table, 0, &OwnerId::Logical(1)).unwrap();
+            let wait = |call: &Arc<Call>| {
+                let owner = OwnerId::Call(Arc::clone(call));
+                begin(&lock_table, 0, &owner, false, 0).unwrap().end(&lock_table);
+            };
+            let mut nest: Vec<Arc<Call>> = Vec::new();
+            for _ in 0..n {
+                let caller =
+                    nest.last().map_or(OwnerId::Thread(1), |call| OwnerId::Call(Arc::clone(call)));
+                let call = Call::of(caller);
+                wait(&call);
+                nest.push(call);
+            }
+            while let Some(call) = nest.pop() {
+                wait(&call);
+                cut(|| call.cut());
+            }
+            lock_table.release(&entry(&lock_table, 0).unwrap(), &hold);
+        });
+        assert_empty();
+    }
+
+    /// Many waits of one owner, of many scopes and holds: each is counted, found and ended by itself.
+    #[test]
+    fn many_waits_end_one_by_one() {
+        let _alone = alone();
+        grows_with(2_000, |n| {
+            let lock_table = LockTable::new();
+            let hold = take(&lock_table, 0, &OwnerId::Thread(1)).unwrap();
+            let scopes: Vec<_> = (0..n).map(|_| Scope::new()).collect();
+            let mut waits = Vec::new();
+            for scope in &scopes {
+                let owner = OwnerId::Logical(9);
+                waits.push(begin(&lock_table, 0, &owner, false, scope.id()).unwrap());
+                assert_eq!(waiting(scope), 1);
+            }
+            assert_eq!(waiting(lock_table.scope()), u64::from(n));
+            for (i, (scope, wait)) in scopes.iter().zip(&waits).enumerate() {
+                match i % 3 {
+                    0 => close(scope),
+                    1 => {
+                        assert_eq!(wait.waiter.hold.revoke(), Verdict::Taken);
+                        expel_hold(&wait.waiter.hold);
+                    }
+                    _ => {}
+                }
+            }
+            for (i, wait) in waits.iter().enumerate() {
+                let fate = [Fate::Closed, Fate::Revoked, Fate::Waiting][i % 3];
+                assert_eq!(wait.waiter.fate(), fate);
+            }
+            close_with(lock_table.scope(), Fate::Closed);
+            for (i, wait) in waits.drain(..).enumerate() {
+                let fate = [Fate::Closed, Fate::Revoked, Fate::Closed][i % 3];
+                assert_eq!(wait.waiter.fate(), fate);
+                wait.end(&lock_table);
+            }
+            lock_table.release(&entry(&lock_table, 0).unwrap(), &hold);
+        });
+        assert_empty();
+    }
+
+    /// Ten thousand callbacks of one owner wait, and are abandoned one by one.
+    #[test]
+    fn who_is_abandoned_is_found_without_looking_at_all() {
+        let _alone = alone();
+        grows_with(2_000, |n| {
+            let lock_table = LockTable::new();
+            let hold = take(&lock_table, 0, &OwnerId::Thread(1)).unwrap();
+            let begin = |_| {
+                let call = Call::of(OwnerId::Logical(9));
+                let owner = OwnerId::Call(Arc::clone(&call));
+                (call, super::tests::begin(&lock_table, 0, &owner, false, 0).unwrap())
+            };
+            let waits: Vec<_> = (0..n).map(begin).collect();
+            for (call, wait) in &waits {
+                cut(|| call.cut());
+                let place = owner::place(&wait.owner);
+                let registry = registry().lock();
+                assert_eq!(registry.waits[&wait.registration.id].place, place);
+            }
+            waits.into_iter().for_each(|(_, wait)| wait.end(&lock_table));
+            lock_table.release(&entry(&lock_table, 0).unwrap(), &hold);
+        });
+        assert_empty();
+    }
+}
