@@ -834,7 +834,7 @@ mod tests {
     fn every_cycle_is_seen_and_no_other() {
         let _alone = alone();
         let mut deadlocks = 0;
-        for seed in 1..=200 {
+        for seed in 1..=60 {
             let mut random = Random(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
             let mut owners: Vec<_> = (1..=5).map(|n| OwnerId::Thread(seed << 8 | n)).collect();
             owners.extend([OwnerId::Logical(1), OwnerId::Logical(2)]);
@@ -852,7 +852,7 @@ mod tests {
                 }
             }
         }
-        assert!(deadlocks > 500, "{deadlocks}: the story has too few cycles");
+        assert!(deadlocks > 150, "{deadlocks}: the story has too few cycles");
         assert_empty();
     }
 
