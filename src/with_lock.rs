@@ -9,7 +9,7 @@ use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind, OnWorker};
 use crate::key::{KeyRef, LockIdRef, LockIds};
 use crate::lock::{
-    Hold, HoldRef, LockInfo, LockTable, Locked, Verdict, enter_call, inside_call, leave_call,
+    self, Hold, HoldRef, LockInfo, LockTable, Locked, Verdict, enter_call, inside_call, leave_call,
 };
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
@@ -157,7 +157,7 @@ struct Ends<'a>(&'a Guard);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.0.hold().detach();
+        lock::detach(self.0.hold());
     }
 }
 
@@ -209,7 +209,7 @@ fn wait<C: Callback>(
     match on_exec_timeout {
         OnExecTimeout::Join => running.join(),
         OnExecTimeout::Abandon | OnExecTimeout::Kill => {
-            held.hold().abandon();
+            lock::abandon(held.hold());
             let late = held.loss() == Some(Error::ExecTimeout);
             running.abandon(late && on_exec_timeout == OnExecTimeout::Kill);
         }
@@ -234,7 +234,7 @@ impl<C: Callback> Work for Call<C> {
 
     fn ended(&self, ending: Ending) {
         leave_call();
-        self.guard.holding().hold().detach();
+        lock::detach(self.guard.holding().hold());
         let guard = self.guard();
         // With its writes, without them, or too late.
         let (code, end) = match ending {

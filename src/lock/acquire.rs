@@ -334,12 +334,13 @@ impl Claim<'_> {
 
     fn register(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<Registration> {
         let scopes = || self.request.scopes(self.lock_table);
-        let registration = Registration::new(Wait {
+        let wait = Wait {
             waiter: Arc::clone(waiter),
             entry: entry.clone(),
             lock_table: self.lock_table.clone(),
-            scopes: scopes().map(Scope::id).collect(),
-        })?;
+            polls: self.request.queue == WaitMode::Polling,
+        };
+        let registration = Registration::new(wait, scopes().map(Scope::id))?;
         let is_closed = scopes().any(Scope::is_closed);
         if is_closed && !planted("wait without looking") {
             return Err(Error::Closed);

@@ -21,6 +21,8 @@
 //! I4. A dead entry is never taken; whoever meets one looks the key up again.
 //! I5. What a change owes to others (wake-ups of waiters, other locks to free) is paid after the
 //!     mutex is let go.
+//! I6. While there is a queue, whoever became the holder meanwhile is counted as awaited: it is not
+//!     known to those who look for deadlocks otherwise (`waits`).
 
 use std::ops::{Deref, DerefMut};
 
@@ -30,6 +32,7 @@ use crate::lock::hold::Verdict;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::holder::{Found, GaveBack, Holder};
 use crate::lock::index::{Listed, NodeRef};
+use crate::lock::owner::Awaited;
 use crate::lock::queue::{Fate, Queue, Waiter};
 use crate::lock::tokens;
 use crate::sync::machine::{Mutex, MutexGuard};
@@ -52,6 +55,8 @@ pub(super) struct State {
     holder: Option<HoldRef>,
     queue: Queue,
     dead: bool,
+    /// That the holder came while others waited (I6).
+    awaited: Awaited,
 }
 
 /// The state of an entry whose word is claimed. Dropping it settles the word.
@@ -76,6 +81,9 @@ impl DerefMut for Claimed<'_> {
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
+        if self.queue.is_empty() {
+            self.awaited.clear();
+        }
         if self.dead {
             self.word.die();
         } else if self.queue.is_empty() {
@@ -410,6 +418,9 @@ impl Entry {
             self.open(hold, now);
         }
         state.holder = Some(hold.clone());
+        if !state.queue.is_empty() {
+            state.awaited.set(hold.place().map(|place| place.root));
+        }
     }
 
     /// Keeps I3.

@@ -31,7 +31,7 @@
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
 use crate::key::LockId;
-use crate::lock::owner::{Call, OwnerId};
+use crate::lock::owner::{self, Call, OwnerId, Place};
 use crate::process::Generation;
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
@@ -410,7 +410,7 @@ impl Hold {
         // somebody waits for it; the other says that nobody does, then looks for an owner.
         fence(SeqCst);
         if !self.attached.load(Relaxed) {
-            owner.detach();
+            owner.cut();
         }
         Arc::clone(owner)
     }
@@ -419,24 +419,40 @@ impl Hold {
         self.rare().owner.get_or_init(make)
     }
 
-    /// The callback has ended. By the thread that ran it: nobody makes it an owner meanwhile.
-    pub(crate) fn detach(&self) {
-        self.attached.store(false, Relaxed); // ORDERING: see `as_owner`.
-        // A forked child does not lock what it inherited (C-16).
-        if let Some(owner) = self.rare.get().and_then(|rare| rare.owner.get())
-            && self.enter().is_ok()
-        {
-            owner.detach();
+    /// Where its owners stand: the callback, if it is a call, and all above; `None` if it has none, or
+    /// they do not count any more.
+    pub(super) fn place(&self) -> Option<Place> {
+        if !self.is_call || matches!(self.owner, OwnerId::None) {
+            return owner::place(&self.owner);
+        }
+        match self.call() {
+            Some(call) => owner::place(&OwnerId::Call(Arc::clone(call))),
+            // It would stand where its caller stands.
+            None if self.attached.load(Relaxed) => owner::place(&self.owner),
+            None => None, // Nobody waits in its name.
         }
     }
 
-    /// The caller stopped waiting for its callback.
-    pub(crate) fn abandon(&self) {
+    /// The callback as an owner, if it has become one.
+    pub(super) fn call(&self) -> Option<&Arc<Call>> {
+        self.rare.get().and_then(|rare| rare.owner.get())
+    }
+
+    /// The callback has ended. By the thread that ran it: nobody makes it an owner meanwhile. Where it
+    /// stood, if that matters to waits.
+    pub(super) fn detach(&self) -> Option<Place> {
+        self.attached.store(false, Relaxed); // ORDERING: see `as_owner`.
+        // A forked child does not lock what it inherited (C-16).
+        self.call().filter(|_| self.enter().is_ok())?.cut()
+    }
+
+    /// The caller stopped waiting for its callback. As `detach`.
+    pub(super) fn abandon(&self) -> Option<Place> {
         self.attached.store(false, Relaxed); // ORDERING: by the fence.
         if !planted("abandon without a fence") {
             fence(SeqCst); // ORDERING: pairs with `as_owner`.
         }
-        self.detach();
+        self.detach()
     }
 
     fn rare(&self) -> &Rare {

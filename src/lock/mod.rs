@@ -61,7 +61,7 @@ pub use owner::Owner;
 pub(crate) use scope::Scope;
 pub use tokens::raise_tokens;
 pub use wait_mode::WaitMode;
-pub(crate) use waits::close;
+pub(crate) use waits::{abandon, close, detach};
 
 /// Makes the thread-locals that locks need.
 pub(crate) fn begin_thread() {
