@@ -606,7 +606,7 @@ mod tests {
     }
 
     fn id(key: u32) -> LockId {
-        LockId { table: 1, key: Bytes::new(&key.to_ne_bytes()).unwrap() }
+        LockId { table: 1, key: Bytes::new(&key.to_ne_bytes()).expect("memory") }
     }
 
     fn hold_of(owner: OwnerId) -> HoldRef {
@@ -624,7 +624,9 @@ mod tests {
         let now = Moment::now();
         let mut hold = hold_of(owner.clone());
         let taken = match entry(lock_table, key) {
-            None => lock_table.list(id(key).by_ref(), &mut hold, true, now).unwrap().is_some(),
+            None => {
+                lock_table.list(id(key).by_ref(), &mut hold, true, now).expect("memory").is_some()
+            }
             Some(entry) => {
                 let (turn, deferred) = entry.arrive(&hold, true, false, now);
                 lock_table.carry_out(&entry, deferred);
@@ -881,13 +883,14 @@ mod tests {
     fn chain(order: impl Iterator<Item = u32>, n: u32) {
         let lock_table = LockTable::new();
         let owner = |i: u32| OwnerId::Logical(u64::from(i) + 1);
-        let holds: Vec<_> = (0..=n).map(|i| take(&lock_table, i, &owner(i)).unwrap()).collect();
-        let link = |i| begin(&lock_table, i + 1, &owner(i), false, 0).unwrap();
+        let holds: Vec<_> =
+            (0..=n).map(|i| take(&lock_table, i, &owner(i)).expect("free")).collect();
+        let link = |i| begin(&lock_table, i + 1, &owner(i), false, 0).expect("no cycle");
         let waits: Vec<_> = order.map(link).collect();
         assert_eq!(begin(&lock_table, 0, &owner(n), false, 0).err(), Some(Error::Deadlock));
         waits.into_iter().for_each(|wait| wait.end(&lock_table));
         for (i, hold) in holds.iter().enumerate() {
-            lock_table.release(&entry(&lock_table, i as u32).unwrap(), hold);
+            lock_table.release(&entry(&lock_table, i as u32).expect("held"), hold);
         }
     }
 
