@@ -470,7 +470,7 @@ inline attempt(k) {
     fi
 }
 
-/* src/lock/reclaim.rs: an entry for the hold that has none. */
+/* src/lock/index.rs: an entry for the hold that has none. */
 inline list_sole(k, next) {
     if
     :: sole[k] -> listing[k] = true; at[me] = LISTING

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! `table`, `lock` and `exec` do not know each other. Each is the only one to know its crate:
-//! flurry, crossbeam-epoch (in `lock/reclaim`), libc.
+//! flurry, crossbeam-epoch (in `lock/epoch`), libc.
 //!
 //! # Glossary
 //!
