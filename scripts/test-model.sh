@@ -40,8 +40,6 @@ if with loom; then
 commit without looking|a_commit_races_with_the_deadline
 commits are not waited for|a_commit_races_with_the_deadline
 commits are not waited for|an_overdue_holder_races_with_its_heir
-insert without searching again|one_owner_sole_or_listed
-a node is unlinked unmarked|neighbours_leave_at_once
 no wake-up|one_holder_at_a_time_and_the_waiter_is_woken
 left in the queue|a_waiter_that_gives_up_leaves_no_trace
 die without looking|those_who_only_look_change_nothing
