@@ -246,7 +246,8 @@ impl<T: Send + Sync> PerProcess<T> {
     #[cold]
     fn put(&self, mut latest: *mut Made<T>, make: fn() -> T) -> &'static T {
         let born = Generation::current();
-        let mine = Box::into_raw(Box::new(Made { value: Aligned(make()), born, _inherited: latest }));
+        let mine =
+            Box::into_raw(Box::new(Made { value: Aligned(make()), born, _inherited: latest }));
         loop {
             // ORDERING: Release shows the value to `get`; Acquire shows another's to this thread.
             match self.latest.compare_exchange(latest, mine, AcqRel, Acquire) {
