@@ -31,7 +31,12 @@ const WOKEN: u32 = 2;
 
 /// A thread, as others know it.
 #[derive(Debug, Clone)]
-pub(crate) struct Thread(Arc<AtomicU32>);
+pub(crate) struct Thread(Arc<Word>);
+
+/// WHY: aligned. It is written by whoever wakes the thread, and what lies beside it is not theirs.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Word(AtomicU32);
 
 thread_local! {
     static OWN: Thread = Thread::new();
@@ -61,7 +66,7 @@ fn sleep(left: Option<Duration>) {
 
 impl Thread {
     fn new() -> Self {
-        Self(Arc::new(AtomicU32::new(AWAKE)))
+        Self(Arc::new(Word(AtomicU32::new(AWAKE))))
     }
 
     /// A number that no other living thread has.
@@ -72,17 +77,19 @@ impl Thread {
     /// Ends its sleep, or else its next one.
     pub(crate) fn unpark(&self) {
         // ORDERING: pairs with `sleep` (I2).
-        if self.0.swap(WOKEN, Release) == ASLEEP {
-            futex(&self.0, libc::FUTEX_WAKE, 1, None);
+        let Word(word) = &*self.0;
+        if word.swap(WOKEN, Release) == ASLEEP {
+            futex(word, libc::FUTEX_WAKE, 1, None);
         }
     }
 
     fn sleep(&self, left: Option<Duration>) {
         // ORDERING of both: Acquire pairs with `unpark` (I2); going to sleep shows nothing.
-        if self.0.compare_exchange(AWAKE, ASLEEP, Relaxed, Relaxed).is_ok() {
-            futex(&self.0, libc::FUTEX_WAIT, ASLEEP, left);
+        let Word(word) = &*self.0;
+        if word.compare_exchange(AWAKE, ASLEEP, Relaxed, Relaxed).is_ok() {
+            futex(word, libc::FUTEX_WAIT, ASLEEP, left);
         }
-        self.0.swap(AWAKE, Acquire);
+        word.swap(AWAKE, Acquire);
     }
 }
 

@@ -204,17 +204,24 @@ pub(crate) fn after_fork_in_child() {
 }
 
 /// A value that each process of a line of forks has one of its own. It costs the same in each.
+///
+/// WHY: aligned, as `Made` is. What every call reads must not lie beside what others write.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct PerProcess<T> {
     latest: AtomicPtr<Made<T>>,
 }
 
+#[repr(C, align(64))]
 struct Made<T> {
+    value: Aligned<T>,
     born: Generation,
-    value: T,
     /// The parent's. WHY: kept, though never looked at, so that who searches for leaks finds none.
     _inherited: *mut Made<T>,
 }
+
+#[repr(align(64))]
+struct Aligned<T>(T);
 
 impl<T> PerProcess<T> {
     pub(crate) const fn new() -> Self {
@@ -231,7 +238,7 @@ impl<T: Send + Sync> PerProcess<T> {
         let latest = self.latest.load(Acquire);
         // SAFETY: null, or put there by `put`, and never freed.
         match unsafe { latest.as_ref() } {
-            Some(made) if made.born.is_current() => &made.value,
+            Some(made) if made.born.is_current() => &made.value.0,
             _ => self.put(latest, make),
         }
     }
@@ -239,13 +246,14 @@ impl<T: Send + Sync> PerProcess<T> {
     #[cold]
     fn put(&self, mut latest: *mut Made<T>, make: fn() -> T) -> &'static T {
         let born = Generation::current();
-        let mine = Box::into_raw(Box::new(Made { born, value: make(), _inherited: latest }));
+        let mine =
+            Box::into_raw(Box::new(Made { value: Aligned(make()), born, _inherited: latest }));
         loop {
             // ORDERING: Release shows the value to `get`; Acquire shows another's to this thread.
             match self.latest.compare_exchange(latest, mine, AcqRel, Acquire) {
                 Ok(_) => {
                     // SAFETY: made above, in place now, and never freed.
-                    return unsafe { &(*mine).value };
+                    return unsafe { &(*mine).value.0 };
                 }
                 Err(seen) => {
                     // SAFETY: as in `get`.
@@ -254,7 +262,7 @@ impl<T: Send + Sync> PerProcess<T> {
                     {
                         // SAFETY: made above; nobody else has seen it.
                         drop(unsafe { Box::from_raw(mine) });
-                        return &made.value;
+                        return &made.value.0;
                     }
                     latest = seen;
                 }

@@ -174,11 +174,19 @@ fn on_worker(
 
     let (guard, commit_code) = (OnWorker::new(guard), options.commit_code);
     let call = Arc::new(Call { guard, callback, view, commit_code, answer: Mutex::new(None) });
-    // Watched before it starts: the lock may be taken away at once.
-    call.guard.holding().watched_by(current(), || {
-        let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
-        wait(&call, running, options.on_exec_timeout)
-    })
+    let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
+    // WHY: before the lock is watched. Who is awake needs nobody to wake it, and most calls end while
+    // their callers look.
+    if running.spin() && call.guard.holding().loss().is_none() {
+        return collect(&call, running);
+    }
+    call.guard.holding().watched_by(current(), || wait(&call, running, options.on_exec_timeout))
+}
+
+/// The callback has ended.
+fn collect<C: Callback>(call: &Call<C>, running: Running) -> Result<Answer> {
+    running.collect();
+    call.answer.lock().take().ok_or(Error::CallbackFailed)
 }
 
 /// Waits for the callback until its deadline, and decides who was first.
@@ -190,9 +198,8 @@ fn wait<C: Callback>(
     let held = call.guard.holding();
     loop {
         // It may have been lost before it was watched.
-        if held.loss().is_none() && running.wait(held.hold().deadline()) {
-            running.collect();
-            return call.answer.lock().take().ok_or(Error::CallbackFailed);
+        if held.loss().is_none() && running.sleep(held.hold().deadline()) {
+            return collect(call, running);
         }
         match held.expire() {
             // It was extended, or nothing happened.

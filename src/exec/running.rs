@@ -51,13 +51,16 @@ pub(crate) fn start(work: Arc<dyn Work>) -> Result<Running> {
 }
 
 impl Running {
-    /// Waits until the work has ended, until `deadline`, or until this thread is woken. Whether
+    /// Looks for a moment, awake. Whether the work has ended.
+    pub(crate) fn spin(&self) -> bool {
+        let Slot { job, caller_patience, .. } = &self.0.slot;
+        self.0.slot.spin_until(caller_patience, || job.is_finished())
+    }
+
+    /// Sleeps until the work has ended, until `deadline`, or until this thread is woken. Whether
     /// the work has ended.
-    pub(crate) fn wait(&self, deadline: Deadline) -> bool {
+    pub(crate) fn sleep(&self, deadline: Deadline) -> bool {
         let Slot { job, .. } = &self.0.slot;
-        if self.0.slot.spin_until(&self.0.slot.caller_patience, || job.is_finished()) {
-            return true;
-        }
         let left = deadline.remaining(Moment::now());
         if !left.is_some_and(|left| left.is_zero()) && job.caller_sleeps() {
             left.map_or_else(park, park_timeout);
@@ -66,7 +69,7 @@ impl Running {
         job.is_finished()
     }
 
-    /// After `wait` said that the work has ended: lets it go, and the worker is idle again.
+    /// After `spin` or `sleep` said that the work has ended: lets it go, and the worker is idle again.
     pub(crate) fn collect(self) {
         let work = self.take_back();
         self.0.slot.job.collect();
@@ -116,7 +119,7 @@ impl Running {
             drop(self.take_back());
             return;
         }
-        while !self.wait(Deadline::NEVER) {}
+        while !self.spin() && !self.sleep(Deadline::NEVER) {}
         self.collect();
     }
 
@@ -164,7 +167,7 @@ mod model {
     fn call() {
         let task = Arc::new(Task::default());
         let running = post(&task);
-        while !running.wait(Deadline::NEVER) {}
+        while !running.spin() && !running.sleep(Deadline::NEVER) {}
         running.collect();
         assert_eq!(task.ends.load(Relaxed), 1);
         assert_eq!(Arc::strong_count(&task), 1, "somebody still has the work");

@@ -1,4 +1,6 @@
-/* citizens.c - a callback on a worker finds what a fresh thread of the main thread would, whoever
+/* valgrind: skip (it has rounding, signals and processors of its own)
+ *
+ * citizens.c - a callback on a worker finds what a fresh thread of the main thread would, whoever
  * started the worker and whatever ran on it before. Checks C-22.
  */
 #define _GNU_SOURCE /* processors, scheduling, gettid */

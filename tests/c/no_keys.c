@@ -1,4 +1,7 @@
-/* no_keys.c - thread-specific keys, places for them, handlers of fork and attributes of threads
+/* asan: skip (the sanitizer needs the keys that this takes)
+ * tsan: skip (the sanitizer needs the keys that this takes)
+ *
+ * no_keys.c - thread-specific keys, places for them, handlers of fork and attributes of threads
  * that are not to be had are statuses, and what failed works later. Checks C-17 and C-24.
  *
  * This program has some functions of its own, which the library finds before the system's. They
