@@ -5,8 +5,18 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// The files of `src/ffi` that the header is made of, in reading order.
-const NOUNS: [&str; 8] =
-    ["status", "table", "tuples", "cursor", "options", "with_lock", "guard", "lock_table"];
+const NOUNS: [&str; 10] = [
+    "status",
+    "table",
+    "tuples",
+    "cursor",
+    "stop",
+    "options",
+    "with_lock",
+    "guard",
+    "completions",
+    "lock_table",
+];
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));

@@ -23,7 +23,7 @@ use crate::bytes::{Bytes, boxed_copy};
 use crate::clock::{Moment, Timeout};
 use crate::error::{self, Error, Result};
 use crate::key::LockIds;
-use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Request, Standing, Verdict};
+use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Request, Standing, Stop, Verdict};
 use crate::options::Options;
 use crate::registry::Opened;
 use crate::sync::{Arc, Thread, current, park, park_timeout};
@@ -172,7 +172,8 @@ impl Guard {
     #[inline(always)]
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, options: &Options) -> Result<()> {
         let Options { wait, queue, spin_delay, .. } = *options;
-        let request = Request { wait, queue, spin_delay, scope: self.holding.table.scope() };
+        let stop = options.stop.as_ref().map(Stop::scope);
+        let request = Request { wait, queue, spin_delay, scope: self.holding.table.scope(), stop };
         self.holding.locked.acquire(ids, &request)
     }
 

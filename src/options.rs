@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timeout;
-use crate::lock::{LockTable, Owner, WaitMode};
+use crate::lock::{LockTable, Owner, Stop, WaitMode};
 
 /// Where a callback runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Options {
     pub on_exec_timeout: OnExecTimeout,
     /// Who holds and waits.
     pub owner: Owner,
+    /// `None`, or what ends the wait early.
+    pub stop: Option<Stop>,
 }
 
 impl Default for Options {
@@ -60,6 +62,7 @@ impl Default for Options {
             queue: WaitMode::Fair,
             on_exec_timeout: OnExecTimeout::Abandon,
             owner: Owner::Current,
+            stop: None,
         }
     }
 }

@@ -60,6 +60,12 @@ pub(crate) fn undisturbed_by_fork(body: impl FnOnce()) {
     ENDS.with(|_| ());
 }
 
+/// Runs `body` while no thread forks. It must neither fork nor wait for a thread that does.
+pub(crate) fn while_nobody_forks<R>(body: impl FnOnce() -> R) -> R {
+    let _gate = FORK_GATE.lock();
+    body()
+}
+
 /// To be called before a fork, by the thread that forks.
 pub(crate) fn before_fork() {
     // A thread whose locals are gone forks without a gate.

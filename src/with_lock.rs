@@ -9,7 +9,7 @@ use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind, OnWorker};
 use crate::key::{KeyRef, LockIdRef, LockIds};
 use crate::lock::{
-    Hold, HoldRef, LockInfo, LockTable, Locked, Verdict, enter_call, inside_call, leave_call,
+    Hold, HoldRef, LockInfo, LockTable, Locked, Owner, Verdict, enter_call, inside_call, leave_call,
 };
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
@@ -252,16 +252,27 @@ fn empty_handed(
     ids: &LockIds<'_>,
     options: &Options,
 ) -> Result<Guard> {
+    Ok(Guard::new(kind, table, nothing_yet(kind, ids, options, options.owner)?))
+}
+
+/// What such a guard holds.
+#[inline(always)] // As `empty_handed`.
+pub(crate) fn nothing_yet(
+    kind: Kind,
+    ids: &LockIds<'_>,
+    options: &Options,
+    owner: Owner,
+) -> Result<Locked> {
     let default = || LockTable::default_of_process();
     let lock_table = options.lock_table.clone().unwrap_or_else(default);
-    let (owner, thread_id) = options.owner.resolve();
+    let (owner, thread_id) = owner.resolve();
     let is_call = kind != Kind::Acquired;
     let mut hold =
         HoldRef::new(|| Hold::new(options.exec, options.fail, owner, is_call, thread_id));
     if let (LockIds::One(id), Some(hold)) = (ids, hold.get_mut()) {
         hold.set_only(id.to_id()?);
     }
-    Ok(Guard::new(kind, table, Locked::nothing_yet(lock_table, hold)))
+    Ok(Locked::nothing_yet(lock_table, hold))
 }
 
 /// The locks that are held, with the names of their tables; of one table, or of all.

@@ -1,5 +1,6 @@
 //! Sees to it that a forked child knows that it is one (C-16).
 
+use crate::descriptor;
 use crate::exec;
 use crate::key;
 use crate::process;
@@ -27,4 +28,5 @@ unsafe extern "C" fn in_parent() {
 
 unsafe extern "C" fn in_child() {
     process::after_fork_in_child();
+    descriptor::after_fork_in_child();
 }

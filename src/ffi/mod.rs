@@ -7,6 +7,7 @@
 #![expect(non_camel_case_types, reason = "the names are C's")]
 
 mod boundary;
+mod completions;
 mod cursor;
 mod ending;
 mod fork;
@@ -16,6 +17,7 @@ mod lock_table;
 mod options;
 mod sized;
 mod status;
+mod stop;
 mod table;
 mod tuples;
 mod with_lock;

@@ -47,7 +47,7 @@ mod tokens;
 mod wait_mode;
 mod waits;
 
-pub(crate) use acquire::Request;
+pub(crate) use acquire::{Begun, Pending, Progress, Request};
 pub(crate) use current::{enter_call, inside_call, leave_call, set_thread_number, thread_number};
 pub(crate) use hold::{Gate, Hold, Lost, Standing, Verdict};
 pub(crate) use hold_ref::HoldRef;
@@ -55,7 +55,9 @@ pub use inspect::{LockInfo, Stats};
 pub use lock_table::LockTable;
 pub(crate) use locked::Locked;
 pub use owner::Owner;
+pub(crate) use queue::{Inbox, Waker};
 pub(crate) use scope::Scope;
+pub use scope::Stop;
 pub use wait_mode::WaitMode;
 pub(crate) use waits::close;
 

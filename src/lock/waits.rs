@@ -20,7 +20,7 @@ use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::owner::{OwnerId, OwnerNode, owners};
 use crate::lock::queue::{Fate, Waiter};
-use crate::lock::scope::Scope;
+use crate::lock::scope::{Scope, Stop};
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
 
@@ -44,8 +44,8 @@ pub(super) struct Wait {
     pub(super) waiter: Arc<Waiter>,
     pub(super) entry: EntryRef,
     pub(super) lock_table: LockTable,
-    /// The handle to the table, and the lock table.
-    pub(super) scopes: [u64; 2],
+    /// The handle to the table, the lock table, and the stop; 0 for none.
+    pub(super) scopes: [u64; 3],
 }
 
 #[derive(Debug, Default)]
@@ -103,10 +103,18 @@ impl Drop for Registration {
     }
 }
 
-/// Ends every wait in a scope with `Error::Closed`.
+/// Ends every wait in a scope, with `Error::Closed` or with `Error::Stopped`.
 pub(crate) fn close(scope: &Scope) {
     scope.mark_closed();
-    expel(|wait| wait.scopes.contains(&scope.id()), Fate::Closed);
+    let fate = if scope.ends_with() == Error::Stopped { Fate::Stopped } else { Fate::Closed };
+    expel(|wait| wait.scopes.contains(&scope.id()), fate);
+}
+
+impl Stop {
+    /// Ends every wait under it with `Error::Stopped`, those too that are yet to come.
+    pub fn request(&self) {
+        close(self.scope());
+    }
 }
 
 /// How many calls wait in a scope.

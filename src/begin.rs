@@ -1,0 +1,160 @@
+//! The story without a thread: begin to wait for locks, go on when there is something to see, and
+//! complete (C-19).
+
+use std::time::Duration;
+
+use crate::clock::Timeout;
+use crate::completions::{Acquire, Completion, Poll, Queue};
+use crate::error::{Error, Result};
+use crate::guard::{Guard, Kind};
+use crate::key::LockIds;
+use crate::lock::{Begun, Locked, Owner, Pending, Progress, Request, Stop, WaitMode};
+use crate::options::Options;
+use crate::registry::Opened;
+use crate::sync::Arc;
+use crate::with_lock::nothing_yet;
+
+/// A queue of completions. Dropping it withdraws what is pending, and cancels what was not fetched.
+#[derive(Debug)]
+pub struct Completions(Arc<Queue<PendingAcquire>>);
+
+/// What came of beginning.
+#[derive(Debug)]
+pub enum Begin {
+    /// Got at once; no completion follows.
+    Held(Guard),
+    /// The completion will have this ticket.
+    Pending(u64),
+}
+
+impl Default for Completions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Completions {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self(Queue::new())
+    }
+
+    /// What a call keeps while it waits.
+    pub fn enter(&self) -> Waiting {
+        Waiting(Arc::clone(&self.0))
+    }
+
+    /// A descriptor that is readable while there is something to fetch or to see to. `None`: none can
+    /// be had.
+    pub fn descriptor(&self) -> Option<i32> {
+        self.0.descriptor()
+    }
+
+    /// Ends a pending acquire with `Error::Stopped`. `Error::NotFound`: it has its completion.
+    pub fn withdraw(&self, ticket: u64) -> Result<()> {
+        self.0.withdraw(ticket)
+    }
+
+    /// Begins to acquire the locks of `keys`.
+    #[inline(always)]
+    pub fn begin(
+        &self,
+        table: Arc<Opened>,
+        keys: &[&[u8]],
+        options: &Options,
+        user_data: usize,
+    ) -> Result<Begin> {
+        if options.queue == WaitMode::Polling {
+            return Err(Error::Invalid);
+        }
+        let ids = LockIds::new(table.id(), keys)?;
+        // Tasks of an event loop share a thread.
+        let owner = if options.owner == Owner::Current { Owner::None } else { options.owner };
+        let mut locked = nothing_yet(Kind::Acquired, &ids, options, owner)?;
+        let request = request(&table, options.wait, options.queue, options.stop.as_ref());
+        let mut drawn = None;
+        let begun = locked.begin(&ids, &request, || {
+            let (ticket, waker) = self.0.draw()?;
+            drawn = Some(ticket);
+            Ok(waker)
+        });
+        match (begun, drawn) {
+            (Ok(Begun::Pending(pending, until)), Some(ticket)) => {
+                let Options { queue, stop, .. } = options;
+                let (queue, stop) = (*queue, stop.clone());
+                let acquire = PendingAcquire { locked, table, pending, queue, stop };
+                self.0.settle(ticket, acquire, until, user_data).map(|()| Begin::Pending(ticket))
+            }
+            (begun, drawn) => {
+                if let Some(ticket) = drawn {
+                    self.0.forget(ticket);
+                }
+                begun.map(|_| Begin::Held(Guard::new(Kind::Acquired, table, locked)))
+            }
+        }
+    }
+}
+
+impl Drop for Completions {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// A queue of completions as a call knows it.
+#[derive(Debug)]
+pub struct Waiting(Arc<Queue<PendingAcquire>>);
+
+impl Waiting {
+    /// Fetches up to `capacity` completions, and waits for the first. How many were given.
+    pub fn wait(
+        &self,
+        capacity: usize,
+        timeout: Timeout,
+        give: impl FnMut(Completion<Box<Guard>>),
+    ) -> Result<usize> {
+        self.0.wait(capacity, timeout, give)
+    }
+}
+
+/// A pending acquire.
+#[derive(Debug)]
+struct PendingAcquire {
+    locked: Locked,
+    table: Arc<Opened>,
+    pending: Pending,
+    queue: WaitMode,
+    stop: Option<Stop>,
+}
+
+fn request<'a>(
+    table: &'a Opened,
+    wait: Timeout,
+    queue: WaitMode,
+    stop: Option<&'a Stop>,
+) -> Request<'a> {
+    let stop = stop.map(Stop::scope);
+    Request { wait, queue, spin_delay: Duration::ZERO, scope: table.scope(), stop }
+}
+
+impl Acquire for PendingAcquire {
+    type Held = Box<Guard>;
+
+    fn poll(&mut self) -> Poll<Box<Guard>> {
+        // Its wait deadline stands already.
+        let request = request(&self.table, Timeout::INFINITE, self.queue, self.stop.as_ref());
+        match self.locked.poll(&mut self.pending, &request) {
+            Ok(Progress::Until(until)) => Poll::Until(until),
+            Ok(Progress::Held) => {
+                let locked = self.locked.take();
+                let table = Arc::clone(&self.table);
+                Poll::Over(Ok(Box::new(Guard::new(Kind::Acquired, table, locked))))
+            }
+            Err(error) => Poll::Over(Err(error)),
+        }
+    }
+
+    fn withdraw(&mut self) -> bool {
+        self.locked.withdraw(&mut self.pending)
+    }
+}
