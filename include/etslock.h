@@ -739,7 +739,7 @@ typedef struct {
    */
   void (*user_data_free)(void *user_data);
   /**
-   * NULL, the default; or what ends the wait of this call early, with ETSLOCK_STOPPED. It must be
+   * Since 0.2. NULL, the default; or what ends the wait of this call early, with ETSLOCK_STOPPED. It must be
    * live when the call begins. Once it was requested a call still gets a lock that is free.
    */
   etslock_stop *stop;

@@ -8,7 +8,9 @@ use crate::completions::{Acquire, Completion, Poll, Queue};
 use crate::error::{Error, Result};
 use crate::guard::{Guard, Kind};
 use crate::key::LockIds;
-use crate::lock::{Begun, Locked, Owner, Pending, Progress, Request, Stop, WaitMode};
+use crate::lock::{
+    Begun, Inbox, InboxRef, Owner, Pending, Progress, Request, Stop, WaitMode, Waker,
+};
 use crate::options::Options;
 use crate::registry::Opened;
 use crate::sync::Arc;
@@ -16,7 +18,10 @@ use crate::with_lock::nothing_yet;
 
 /// A queue of completions. Dropping it withdraws what is pending, and cancels what was not fetched.
 #[derive(Debug)]
-pub struct Completions(Arc<Queue<PendingAcquire>>);
+pub struct Completions {
+    queue: Arc<Queue<PendingAcquire>>,
+    inbox: InboxRef,
+}
 
 /// What came of beginning.
 #[derive(Debug)]
@@ -36,23 +41,25 @@ impl Default for Completions {
 impl Completions {
     /// An empty one.
     pub fn new() -> Self {
-        Self(Queue::new())
+        let queue = Queue::new();
+        let inbox = Arc::new(Arc::clone(&queue) as Arc<dyn Inbox>);
+        Self { queue, inbox }
     }
 
     /// What a call keeps while it waits.
     pub fn enter(&self) -> Waiting {
-        Waiting(Arc::clone(&self.0))
+        Waiting(Arc::clone(&self.queue))
     }
 
     /// A descriptor that is readable while there is something to fetch or to see to. `None`: none can
     /// be had.
     pub fn descriptor(&self) -> Option<i32> {
-        self.0.descriptor()
+        self.queue.descriptor()
     }
 
     /// Ends a pending acquire with `Error::Stopped`. `Error::NotFound`: it has its completion.
     pub fn withdraw(&self, ticket: u64) -> Result<()> {
-        self.0.withdraw(ticket)
+        self.queue.withdraw(ticket)
     }
 
     /// Begins to acquire the locks of `keys`.
@@ -74,20 +81,19 @@ impl Completions {
         let request = request(&table, options.wait, options.queue, options.stop.as_ref());
         let mut drawn = None;
         let begun = locked.begin(&ids, &request, || {
-            let (ticket, waker) = self.0.draw()?;
-            drawn = Some(ticket);
-            Ok(waker)
+            let ticket = *drawn.insert(self.queue.draw()?);
+            Ok(Waker::Ticket(Arc::clone(&self.inbox), ticket))
         });
         match (begun, drawn) {
             (Ok(Begun::Pending(pending, until)), Some(ticket)) => {
-                let Options { queue, stop, .. } = options;
-                let (queue, stop) = (*queue, stop.clone());
-                let acquire = PendingAcquire { locked, table, pending, queue, stop };
-                self.0.settle(ticket, acquire, until, user_data).map(|()| Begin::Pending(ticket))
+                let acquire = PendingAcquire { pending, table, stop: options.stop.clone() };
+                self.queue
+                    .settle(ticket, acquire, until, user_data)
+                    .map(|()| Begin::Pending(ticket))
             }
             (begun, drawn) => {
                 if let Some(ticket) = drawn {
-                    self.0.forget(ticket);
+                    self.queue.forget(ticket);
                 }
                 begun.map(|_| Begin::Held(Guard::new(Kind::Acquired, table, locked)))
             }
@@ -97,7 +103,7 @@ impl Completions {
 
 impl Drop for Completions {
     fn drop(&mut self) {
-        self.0.close();
+        self.queue.close();
     }
 }
 
@@ -120,10 +126,8 @@ impl Waiting {
 /// A pending acquire.
 #[derive(Debug)]
 struct PendingAcquire {
-    locked: Locked,
-    table: Arc<Opened>,
     pending: Pending,
-    queue: WaitMode,
+    table: Arc<Opened>,
     stop: Option<Stop>,
 }
 
@@ -142,19 +146,18 @@ impl Acquire for PendingAcquire {
 
     fn poll(&mut self) -> Poll<Box<Guard>> {
         // Its wait deadline stands already.
-        let request = request(&self.table, Timeout::INFINITE, self.queue, self.stop.as_ref());
-        match self.locked.poll(&mut self.pending, &request) {
+        let (wait, queue) = (Timeout::INFINITE, self.pending.wait_mode());
+        match self.pending.poll(&request(&self.table, wait, queue, self.stop.as_ref())) {
             Ok(Progress::Until(until)) => Poll::Until(until),
-            Ok(Progress::Held) => {
-                let locked = self.locked.take();
-                let table = Arc::clone(&self.table);
-                Poll::Over(Ok(Box::new(Guard::new(Kind::Acquired, table, locked))))
+            Ok(Progress::Held(locked)) => {
+                let guard = Guard::new(Kind::Acquired, Arc::clone(&self.table), locked);
+                Poll::Over(Ok(Box::new(guard)))
             }
             Err(error) => Poll::Over(Err(error)),
         }
     }
 
     fn withdraw(&mut self) -> bool {
-        self.locked.withdraw(&mut self.pending)
+        self.pending.withdraw()
     }
 }

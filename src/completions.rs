@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
-use crate::lock::{Inbox, Waker};
+use crate::lock::Inbox;
 use crate::sync::machine::{Mutex, MutexGuard};
 use crate::sync::{Arc, Thread, current, park, park_timeout, planted};
 
@@ -76,11 +76,87 @@ pub struct Completion<T> {
 }
 
 /// A pending acquire, as the queue keeps it.
-#[derive(Debug)]
-struct Pending<A> {
-    acquire: A,
+struct Pending<A: Acquire> {
+    course: Course<A>,
     user_data: usize,
+    /// While it is pending.
     timer: Deadline,
+}
+
+enum Course<A: Acquire> {
+    Pending(A),
+    /// With the next in the done list.
+    Over {
+        ticket: u64,
+        end: Result<A::Held>,
+        next: Option<Box<Pending<A>>>,
+    },
+}
+
+impl<A: Acquire> Pending<A> {
+    fn poll(&mut self) -> Poll<A::Held> {
+        match &mut self.course {
+            Course::Pending(acquire) => acquire.poll(),
+            Course::Over { .. } => unreachable!("what is over is not pending"),
+        }
+    }
+
+    /// Ends it. `None`: it left; else how it had ended before it could.
+    fn withdraw(&mut self) -> Option<Result<A::Held>> {
+        loop {
+            if let Course::Pending(acquire) = &mut self.course
+                && acquire.withdraw()
+            {
+                return None;
+            }
+            if let Poll::Over(end) = self.poll() {
+                return Some(end);
+            }
+        }
+    }
+}
+
+/// What is over and was not fetched, in order.
+///
+/// WHY: linked through what is there already. A completion needs no memory to be told.
+struct Done<A: Acquire> {
+    /// The first to be fetched, linked to the next.
+    first: Option<Box<Pending<A>>>,
+    /// The last to come, linked to the one before, when there is nothing more of the others.
+    last: Option<Box<Pending<A>>>,
+    len: usize,
+}
+
+impl<A: Acquire> Done<A> {
+    const fn new() -> Self {
+        Self { first: None, last: None, len: 0 }
+    }
+
+    fn push(&mut self, mut over: Box<Pending<A>>) {
+        if let Course::Over { next, .. } = &mut over.course {
+            *next = self.last.take();
+        }
+        self.last = Some(over);
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<Completion<A::Held>> {
+        if self.first.is_none() {
+            while let Some(mut pending) = self.last.take() {
+                if let Course::Over { next, .. } = &mut pending.course {
+                    self.last = mem::replace(next, self.first.take());
+                }
+                self.first = Some(pending);
+            }
+        }
+        let Pending { course, user_data, .. } = *self.first.take()?;
+        let Course::Over { ticket, end, next } = course else {
+            unreachable!("what is pending is not over")
+        };
+        self.first = next;
+        self.len -= 1;
+        Some(Completion { ticket, user_data, end })
+    }
 }
 
 /// What others have to say to a poller (I2).
@@ -119,7 +195,7 @@ struct State<A: Acquire> {
     /// Tickets. Some may be over by now, but not the first.
     ready: VecDeque<u64>,
     timers: BTreeSet<(Deadline, u64)>,
-    done: VecDeque<Completion<A::Held>>,
+    done: Done<A>,
     /// By the time that each will wake by itself, and a number.
     sleepers: BTreeMap<(Deadline, u64), Thread>,
     last_sleeper: u64,
@@ -140,7 +216,7 @@ impl<A: Acquire> Queue<A> {
             notes: BTreeMap::new(),
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
-            done: VecDeque::new(),
+            done: Done::new(),
             sleepers: BTreeMap::new(),
             last_sleeper: 0,
             descriptor: None,
@@ -148,8 +224,8 @@ impl<A: Acquire> Queue<A> {
         })))
     }
 
-    /// Draws a ticket, which counts as polled until `settle` or `forget`, and what wakes it.
-    pub(crate) fn draw(self: &Arc<Self>) -> Result<(u64, Waker)> {
+    /// Draws a ticket, which counts as polled until `settle` or `forget`.
+    pub(crate) fn draw(&self) -> Result<u64> {
         /// WHY: one for all queues. A ticket of another queue is found to be one.
         static LAST: AtomicU64 = AtomicU64::new(0);
         let mut state = self.0.lock();
@@ -158,13 +234,11 @@ impl<A: Acquire> Queue<A> {
         }
         // A wake-up cannot say that there is no memory.
         let pending = state.acquires.len() + 1;
-        let room = |reserved: std::result::Result<(), _>| reserved.map_err(|_| Error::NoMemory);
-        room(state.acquires.try_reserve(1))?;
-        room(state.ready.try_reserve(pending))?;
-        room(state.done.try_reserve(pending))?;
+        state.acquires.try_reserve(1).map_err(|_| Error::NoMemory)?;
+        make_room(&mut state.ready, pending)?;
         let ticket = LAST.fetch_add(1, Relaxed) + 1;
         state.acquires.insert(ticket, None);
-        Ok((ticket, Waker::Ticket(Arc::clone(self) as Arc<dyn Inbox>, ticket)))
+        Ok(ticket)
     }
 
     /// What drew `ticket` is not pending after all.
@@ -183,7 +257,8 @@ impl<A: Acquire> Queue<A> {
         until: Deadline,
         user_data: usize,
     ) -> Result<()> {
-        let pending = Box::new(Pending { acquire, user_data, timer: Deadline::NEVER });
+        let course = Course::Pending(acquire);
+        let pending = Box::new(Pending { course, user_data, timer: Deadline::NEVER });
         let mut state = self.put_back(ticket, pending, Poll::Until(until));
         state.publish();
         if state.closed { Err(Error::Closed) } else { Ok(()) }
@@ -194,7 +269,7 @@ impl<A: Acquire> Queue<A> {
         &self,
         capacity: usize,
         timeout: Timeout,
-        give: impl FnMut(Completion<A::Held>),
+        mut give: impl FnMut(Completion<A::Held>),
     ) -> Result<usize> {
         let mut by = None;
         let mut state = self.0.lock();
@@ -202,20 +277,25 @@ impl<A: Acquire> Queue<A> {
             // WHY: so many, and not as long as there is one. A lock that threads hand to each other all
             // the time wakes its head all the time.
             for _ in 0..state.ready.len().saturating_add(capacity) {
-                if state.done.len() >= capacity {
+                if state.done.len >= capacity {
                     break;
                 }
                 let Some((ticket, mut pending)) = state.next() else { break };
                 drop(state);
-                let poll = pending.acquire.poll();
+                let poll = pending.poll();
                 state = self.put_back(ticket, pending, poll);
             }
             if state.closed {
                 return Err(Error::Closed);
             }
-            if !state.done.is_empty() {
-                let count = capacity.min(state.done.len());
-                state.done.drain(..count).for_each(give);
+            let mut count = 0;
+            while count < capacity
+                && let Some(completion) = state.done.pop()
+            {
+                give(completion);
+                count += 1;
+            }
+            if count > 0 {
                 state.shrink();
                 state.publish();
                 return Ok(count);
@@ -265,7 +345,7 @@ impl<A: Acquire> Queue<A> {
             return if before.withdrawn { Err(Error::NotFound) } else { Ok(()) };
         };
         drop(state);
-        let (end, answer) = match withdraw(&mut pending.acquire) {
+        let (end, answer) = match pending.withdraw() {
             None => (Err(Error::Stopped), Ok(())),
             Some(end) => (end, Err(Error::NotFound)),
         };
@@ -277,37 +357,38 @@ impl<A: Acquire> Queue<A> {
     fn put_back(
         &self,
         ticket: u64,
-        pending: Box<Pending<A>>,
+        mut pending: Box<Pending<A>>,
         poll: Poll<A::Held>,
     ) -> MutexGuard<'_, State<A>> {
-        let (user_data, timer) = (pending.user_data, pending.timer);
-        // What is over is dropped before the mutex is taken (I6).
-        let mut poll = match poll {
+        let timer = pending.timer;
+        // What was pending is dropped before the mutex is taken (I6).
+        let until = match poll {
             Poll::Over(end) => {
-                drop(pending);
-                Err(end)
+                pending.course = Course::Over { ticket, end, next: None };
+                None
             }
-            Poll::Until(until) => Ok((pending, until)),
+            Poll::Until(until) => Some(until),
         };
         let mut state = self.0.lock();
         let note = state.notes.remove(&ticket).unwrap_or_default();
-        if state.closed || note.withdrawn && !planted("withdrawn and granted") {
+        let withdrawn = note.withdrawn && !planted("withdrawn and granted");
+        state.timers.remove(&(timer, ticket));
+        if state.closed || withdrawn {
             state.acquires.remove(&ticket);
-            state.timers.remove(&(timer, ticket));
             drop(state);
-            if let Ok((pending, _)) = &mut poll {
-                drop(withdraw(&mut pending.acquire));
+            if until.is_some() {
+                drop(pending.withdraw());
             }
             // A lock that was granted goes on.
-            drop(mem::replace(&mut poll, Err(Err(Error::Stopped))));
+            pending.course = Course::Over { ticket, end: Err(Error::Stopped), next: None };
             state = self.0.lock();
-            if state.closed {
-                return state;
+            if !state.closed {
+                state.done.push(pending);
             }
+            return state;
         }
-        match poll {
-            Ok((mut pending, until)) => {
-                state.timers.remove(&(timer, ticket));
+        match until {
+            Some(until) => {
                 pending.timer = until;
                 if until != Deadline::NEVER {
                     state.timers.insert((until, ticket));
@@ -317,10 +398,9 @@ impl<A: Acquire> Queue<A> {
                     state.ready.push_back(ticket);
                 }
             }
-            Err(end) => {
+            None => {
                 state.acquires.remove(&ticket);
-                state.timers.remove(&(timer, ticket));
-                state.done.push_back(Completion { ticket, user_data, end });
+                state.done.push(pending);
             }
         }
         state
@@ -331,7 +411,7 @@ impl<A: Acquire> Queue<A> {
         let mut state = self.0.lock();
         state.closed = true;
         let acquires = mem::take(&mut state.acquires);
-        let done = mem::take(&mut state.done);
+        let mut done = mem::replace(&mut state.done, Done::new());
         let sleepers = mem::take(&mut state.sleepers);
         let descriptor = state.descriptor.take();
         state.ready = VecDeque::new();
@@ -342,9 +422,12 @@ impl<A: Acquire> Queue<A> {
         }
         drop(descriptor);
         for mut pending in acquires.into_values().flatten() {
-            drop(withdraw(&mut pending.acquire));
+            drop(pending.withdraw());
         }
-        drop(done);
+        // WHY: one by one. A list that is dropped drops its first, which drops the next.
+        while let Some(completion) = done.pop() {
+            drop(completion);
+        }
     }
 
     /// The descriptor, made when first asked for. `None`: none can be had.
@@ -367,16 +450,12 @@ impl<A: Acquire> Queue<A> {
     }
 }
 
-/// Ends `acquire`. `None`: it left; else how it had ended before it could.
-fn withdraw<A: Acquire>(acquire: &mut A) -> Option<Result<A::Held>> {
-    loop {
-        if acquire.withdraw() {
-            return None;
-        }
-        if let Poll::Over(end) = acquire.poll() {
-            return Some(end);
-        }
+/// Sees to it that `more` can come. WHY: by an eighth, not twice as much. Most of it is never used.
+fn make_room<T>(list: &mut VecDeque<T>, more: usize) -> Result<()> {
+    if list.capacity() - list.len() >= more {
+        return Ok(());
     }
+    list.try_reserve_exact(more + more / 8).map_err(|_| Error::NoMemory)
 }
 
 impl<A: Acquire> Inbox for Queue<A> {
@@ -441,7 +520,7 @@ impl<A: Acquire> State<A> {
         {
             self.ready.pop_front();
         }
-        let is_busy = !self.ready.is_empty() || !self.done.is_empty();
+        let is_busy = !self.ready.is_empty() || self.done.len > 0;
         let timer = self.first_timer();
         if (is_busy || timer < self.watched_until())
             && !planted("nobody is woken")
@@ -463,11 +542,9 @@ impl<A: Acquire> State<A> {
         if let Some(target) = target(self.acquires.len(), self.acquires.capacity()) {
             self.acquires.shrink_to(target);
         }
-        if let Some(target) = target(self.ready.len(), self.ready.capacity()) {
+        let pending = self.acquires.len() + self.ready.len();
+        if let Some(target) = target(pending, self.ready.capacity()) {
             self.ready.shrink_to(target);
-        }
-        if let Some(target) = target(self.done.len(), self.done.capacity()) {
-            self.done.shrink_to(target);
         }
     }
 }

@@ -73,7 +73,7 @@ enum Look {
 #[derive(Debug)]
 pub(crate) enum Progress {
     /// All locks are held.
-    Held,
+    Held(Locked),
     /// To be polled at this deadline, if it is not woken before.
     Until(Deadline),
 }
@@ -88,8 +88,11 @@ pub(crate) enum Begun {
 }
 
 /// Locks on their way to a hold. It is in a queue: `poll` it to the end, or `withdraw` it.
+///
+/// WHY: no more than it takes. There may be ten thousand.
 #[derive(Debug)]
 pub(crate) struct Pending {
+    lock_table: LockTable,
     waiting: Waiting,
     /// `None` for one lock.
     several: Option<Box<Several>>,
@@ -148,8 +151,7 @@ impl Locked {
                     match claim.begin(now, waker)? {
                         (Joined::Taken(entry), _) => *entries = Entries::One(entry),
                         (Joined::Waits(waiting), until) => {
-                            let pending = Pending { waiting, several: None };
-                            return Ok(Begun::Pending(pending, until));
+                            return Ok(lock_table.pending(waiting, None, until));
                         }
                     }
                 }
@@ -164,8 +166,8 @@ impl Locked {
                 match begun {
                     Ok(None) => *entries = Entries::Many(lock_table.open_all(taken, hold)?),
                     Ok(Some((waiting, until))) => {
-                        let several = Some(Box::new(Several { left, taken }));
-                        return Ok(Begun::Pending(Pending { waiting, several }, until));
+                        let several = Box::new(Several { left, taken });
+                        return Ok(lock_table.pending(waiting, Some(several), until));
                     }
                     Err(error) => return Err(lock_table.take_back(&taken, hold, error)),
                 }
@@ -174,47 +176,49 @@ impl Locked {
         self.lock_table.count_acquired(self.len(), self.hold.thread_id);
         Ok(Begun::Held)
     }
+}
 
-    /// A pending acquire goes on as far as it can. After an error it is over, and holds nothing.
-    pub(crate) fn poll(
-        &mut self,
-        pending: &mut Pending,
-        request: &Request<'_>,
-    ) -> Result<Progress> {
-        let Self { lock_table, hold, entries } = self;
-        let progress = lock_table.poll(pending, hold, request);
-        match (progress, &mut pending.several) {
-            (Ok(Progress::Held), None) => {
-                *entries = Entries::One(Arc::clone(&pending.waiting.entry));
-                if hold.token() == 0 {
-                    return Err(Error::Revoked);
-                }
+impl Pending {
+    /// Goes on as far as it can. After an error it is over, and holds nothing.
+    pub(crate) fn poll(&mut self, request: &Request<'_>) -> Result<Progress> {
+        let Self { lock_table, waiting, several } = self;
+        let mut hold = waiting.waiter.hold.clone();
+        let until = lock_table.poll(waiting, several.as_deref_mut(), &mut hold, request);
+        let entries = match (until, several) {
+            (Ok(Some(until)), _) => return Ok(Progress::Until(until)),
+            (Ok(None), None) if hold.token() == 0 => return Err(Error::Revoked),
+            (Ok(None), None) => Entries::One(Arc::clone(&waiting.entry)),
+            (Ok(None), Some(several)) => {
+                Entries::Many(lock_table.open_all(mem::take(&mut several.taken), &hold)?)
             }
-            (Ok(Progress::Held), Some(several)) => {
-                let taken = mem::take(&mut several.taken);
-                *entries = Entries::Many(lock_table.open_all(taken, hold)?);
-            }
+            (Err(error), None) => return Err(error),
             (Err(error), Some(several)) => {
-                return Err(lock_table.take_back(&several.taken, hold, error));
+                return Err(lock_table.take_back(&several.taken, &hold, error));
             }
-            (progress, _) => return progress,
-        }
-        self.lock_table.count_acquired(self.len(), self.hold.thread_id);
-        Ok(Progress::Held)
+        };
+        let mut locked = Locked::nothing_yet(lock_table.clone(), hold);
+        locked.entries = entries;
+        lock_table.count_acquired(locked.len(), locked.hold.thread_id);
+        Ok(Progress::Held(locked))
     }
 
-    /// A pending acquire leaves its queue. `false`: its waiter has a fate already; `poll` says which.
-    /// If it left it is over, and holds nothing.
-    pub(crate) fn withdraw(&mut self, pending: &mut Pending) -> bool {
-        let Waiting { entry, waiter, registration } = &mut pending.waiting;
-        let left = self.lock_table.leave(entry, waiter);
+    /// Leaves its queue. `false`: its waiter has a fate already; `poll` says which. If it left it is
+    /// over, and holds nothing.
+    pub(crate) fn withdraw(&mut self) -> bool {
+        let Self { lock_table, waiting: Waiting { entry, waiter, registration }, several } = self;
+        let left = lock_table.leave(entry, waiter);
         if left {
             drop(registration.take());
-            if let Some(several) = &pending.several {
-                let _ = self.lock_table.take_back(&several.taken, &self.hold, Error::Stopped);
+            if let Some(several) = several {
+                let _ = lock_table.take_back(&several.taken, &waiter.hold, Error::Stopped);
             }
         }
         left
+    }
+
+    /// Whether it wants the strict order of arrival.
+    pub(crate) fn wait_mode(&self) -> WaitMode {
+        if self.waiting.waiter.strict { WaitMode::Fifo } else { WaitMode::Fair }
     }
 }
 
@@ -274,14 +278,18 @@ impl LockTable {
         Ok(None)
     }
 
-    /// See `Locked::poll`.
+    fn pending(&self, waiting: Waiting, several: Option<Box<Several>>, until: Deadline) -> Begun {
+        Begun::Pending(Pending { lock_table: self.clone(), waiting, several }, until)
+    }
+
+    /// Looks at a waiter, and goes on to the next of several locks. `None`: all are taken.
     fn poll(
         &self,
-        pending: &mut Pending,
+        waiting: &mut Waiting,
+        mut several: Option<&mut Several>,
         hold: &mut HoldRef,
         request: &Request<'_>,
-    ) -> Result<Progress> {
-        let Pending { waiting, several } = pending;
+    ) -> Result<Option<Deadline>> {
         loop {
             waiting.waiter.polled();
             let by = waiting.waiter.by;
@@ -289,28 +297,23 @@ impl LockTable {
             let claim = self.claim(id, hold, several.is_none(), by, request);
             let look = claim.look(waiting);
             claim.count(&look);
-            match look {
-                Ok(Look::Taken) => drop(waiting.registration.take()),
-                Ok(Look::Until(until, _)) => return Ok(Progress::Until(until)),
-                Err(error) => {
-                    drop(waiting.registration.take());
-                    return Err(error);
-                }
+            if let Ok(Look::Until(until, _)) = look {
+                return Ok(Some(until));
             }
-            let Some(Several { left, taken }) = several.as_deref_mut() else {
-                return Ok(Progress::Held);
-            };
+            drop(waiting.registration.take());
+            look?;
+            let Some(Several { left, taken }) = several.as_deref_mut() else { return Ok(None) };
             taken.push(Arc::clone(&waiting.entry));
             let waker = || Ok(waiting.waiter.waker().clone());
             match self.begin_all(left, taken, hold, by, request, waker)? {
                 Some((next, _)) => *waiting = next,
-                None => return Ok(Progress::Held),
+                None => return Ok(None),
             }
         }
     }
 
     /// A hold has all its locks.
-    fn open_all(&self, taken: Vec<EntryRef>, hold: &mut HoldRef) -> Result<Box<[EntryRef]>> {
+    fn open_all(&self, taken: Vec<EntryRef>, hold: &HoldRef) -> Result<Box<[EntryRef]>> {
         match error::list(taken.iter().map(|entry| Ok(entry.id().clone()))) {
             Ok(ids) => hold.set_ids(ids.into()),
             Err(error) => return Err(self.take_back(&taken, hold, error)),

@@ -31,12 +31,6 @@ impl Locked {
         Self { lock_table, hold, entries: Entries::None }
     }
 
-    /// Takes all out, as what holds nothing any more.
-    pub(crate) fn take(&mut self) -> Self {
-        let (lock_table, hold) = (self.lock_table.clone(), self.hold.clone());
-        Self { lock_table, hold, entries: mem::replace(&mut self.entries, Entries::None) }
-    }
-
     pub(crate) fn hold(&self) -> &HoldRef {
         &self.hold
     }

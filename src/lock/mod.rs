@@ -55,7 +55,7 @@ pub use inspect::{LockInfo, Stats};
 pub use lock_table::LockTable;
 pub(crate) use locked::Locked;
 pub use owner::Owner;
-pub(crate) use queue::{Inbox, Waker};
+pub(crate) use queue::{Inbox, InboxRef, Waker};
 pub(crate) use scope::Scope;
 pub use scope::Stop;
 pub use wait_mode::WaitMode;

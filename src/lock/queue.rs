@@ -45,8 +45,11 @@ pub(crate) enum Waker {
     /// A blocked thread.
     Thread(Thread),
     /// Whoever polls the pending acquire that has this ticket.
-    Ticket(Arc<dyn Inbox>, u64),
+    Ticket(InboxRef, u64),
 }
+
+/// WHY: one word. Every pending acquire has one.
+pub(crate) type InboxRef = Arc<Arc<dyn Inbox>>;
 
 /// Where pending acquires are polled.
 pub(crate) trait Inbox: std::fmt::Debug + Send + Sync {

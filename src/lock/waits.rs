@@ -12,6 +12,7 @@
 //! I3. No user code runs, and no one waits for a lock, under the registry's mutex.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
@@ -63,8 +64,10 @@ fn registry() -> &'static Mutex<Registry> {
 /// A registered wait; dropping it ends the registration.
 #[derive(Debug)]
 pub(super) struct Registration {
-    id: u64,
-    owners: Vec<OwnerNode>,
+    id: NonZeroU64,
+    /// `None`: no owner. WHY: boxed. Most pending acquires have none, and there may be many.
+    #[expect(clippy::box_collection, reason = "one word in place of three")]
+    owners: Option<Box<Vec<OwnerNode>>>,
 }
 
 impl Registration {
@@ -81,7 +84,8 @@ impl Registration {
             registry.by_owner.entry(*owner).or_default().push(id);
         }
         registry.waits.insert(id, wait);
-        Ok(Self { id, owners })
+        let owners = (!owners.is_empty()).then(|| Box::new(owners));
+        Ok(Self { id: NonZeroU64::new(id).unwrap_or(NonZeroU64::MAX), owners })
     }
 }
 
@@ -89,15 +93,15 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let wait = {
             let mut registry = registry().lock();
-            for owner in &self.owners {
+            for owner in self.owners.iter().flat_map(|owners| owners.iter()) {
                 if let Some(ids) = registry.by_owner.get_mut(owner) {
-                    ids.retain(|id| *id != self.id);
+                    ids.retain(|id| *id != self.id.get());
                     if ids.is_empty() {
                         registry.by_owner.remove(owner);
                     }
                 }
             }
-            registry.waits.remove(&self.id)
+            registry.waits.remove(&self.id.get())
         };
         drop(wait); // Outside the mutex: it may be the last reference to a lock table.
     }
