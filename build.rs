@@ -5,15 +5,17 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// The files of `src/ffi` that the header is made of, in reading order.
-const NOUNS: [&str; 10] = [
+const NOUNS: [&str; 12] = [
     "status",
     "table",
     "tuples",
     "cursor",
+    "stop",
     "options",
     "with_lock",
     "guard",
     "across",
+    "completions",
     "token",
     "lock_table",
 ];

@@ -121,6 +121,8 @@
  *               struct_size: for that many bytes
  *   guard       a callback's, until that callback returns; an acquired one, until it was released
  *               or cancelled. One thread at a time, unless "Threads:" says otherwise.
+ *   completions from etslock_completions_new, and not freed when the call begins
+ *   stop        NULL where it is an option; from etslock_stop_new, and not freed when the call begins
  *   tuples      NULL, or a snapshot that was not freed
  *   locks       NULL, or a snapshot that was not freed
  *   cursor      from etslock_table_cursor, and not freed; one thread at a time
@@ -237,6 +239,19 @@ typedef enum {
    */
   ETSLOCK_CLOSED = 8,
   /**
+   * Queued: a completion will tell (C-19). Since 0.2.
+   */
+  ETSLOCK_PENDING = 9,
+  /**
+   * This wait was told to stop, or withdrawn; the callback never ran. Since 0.2.
+   */
+  ETSLOCK_STOPPED = 10,
+  /**
+   * It was sent to the store, and there is no answer: done or not done, the store knows. Since
+   * 0.2.
+   */
+  ETSLOCK_UNKNOWN = 11,
+  /**
    * A pointer that must not be NULL is NULL.
    */
   ETSLOCK_ERR_NULL = 20,
@@ -262,6 +277,10 @@ typedef enum {
    */
   ETSLOCK_ERR_GUARDED = 25,
   /**
+   * The store of this table cannot do that. Since 0.2.
+   */
+  ETSLOCK_ERR_UNSUPPORTED = 26,
+  /**
    * Memory of the size asked for cannot be had (C-17).
    */
   ETSLOCK_ERR_NO_MEMORY = 40,
@@ -273,6 +292,10 @@ typedef enum {
    * The handle was made before a fork, and this is the child (C-16).
    */
   ETSLOCK_ERR_FORKED = 42,
+  /**
+   * The store cannot be reached, or refuses; nothing changed. Since 0.2.
+   */
+  ETSLOCK_ERR_STORE = 43,
   /**
    * A bug of the library, caught before it could cross into your code: please report it (C-17).
    */
@@ -405,6 +428,44 @@ typedef enum {
 } etslock_on_exec_timeout;
 
 /**
+ * A queue of completions: where acquires that were begun say how they ended (C-19).
+ *
+ * Expect one per event loop. Any number of acquires may be pending in one queue, of any tables; none
+ * of them needs a thread, or a descriptor of its own. A pending acquire stands in the queue of its
+ * key like a blocked thread: with the same order, the same wait deadline, and the duty to delete a
+ * lock at its release time. There is no timer thread: all that is seen to by whoever calls
+ * etslock_completions_wait. So call it, with a timeout of 0 if need be, whenever the descriptor is
+ * readable: who does not holds up those that are pending behind it, though never a thread that is
+ * blocked behind it for longer than the locks it is handed may be held.
+ *
+ *     int fd = etslock_completions_fd(queue);             // add it to your loop, for reading
+ *     status = etslock_acquire_begin(table, key, key_len, NULL, queue, task, &ticket, &guard);
+ *     if (status == ETSLOCK_OK) ...                       // the guard is yours already
+ *     else if (status == ETSLOCK_PENDING) ...             // a completion will tell
+ *
+ *     // when the descriptor is readable:
+ *     etslock_completion done[64];
+ *     size_t count;
+ *     while (etslock_completions_wait(queue, done, 64, 0, &count) == ETSLOCK_OK)
+ *         for (size_t i = 0; i < count; i++)
+ *             resume(done[i].user_data, done[i].status, done[i].guard);
+ *
+ * It comes from etslock_completions_new and lives until etslock_completions_free. Any number of
+ * threads may use it at once. In a forked child every call answers ETSLOCK_ERR_FORKED, and the
+ * descriptor is never readable (C-16).
+ *
+ * Methods:   etslock_completions_new - makes one.
+ *            etslock_completions_fd - a descriptor for an event loop.
+ *            etslock_completions_wait - fetches completions.
+ *            etslock_completions_withdraw - ends a pending acquire early.
+ *            etslock_completions_free - ends it, and all that is pending.
+ *            etslock_acquire_begin - acquires a lock, or begins to wait for it.
+ *            etslock_acquire_locks_begin - the same for several keys.
+ * Since:     0.2
+ */
+typedef struct etslock_completions etslock_completions;
+
+/**
  * An iteration over the keys of a table.
  *
  * Made for each iteration. It comes from etslock_table_cursor and lives until
@@ -495,6 +556,21 @@ typedef struct etslock_lock_table etslock_lock_table;
  * Since:     0.1
  */
 typedef struct etslock_locks etslock_locks;
+
+/**
+ * Ends waits early: from a signal's handler thread, a cancelled task, a closing connection.
+ *
+ * Expect one per task or request that may be cancelled; give it to any number of calls in
+ * options.stop. It acts on waits only: a callback that runs, or a lock that is held, is left alone.
+ * It comes from etslock_stop_new and lives until etslock_stop_free. Any number of threads may use it
+ * at once.
+ *
+ * Methods:   etslock_stop_new - makes one.
+ *            etslock_stop_request - ends the waits under it.
+ *            etslock_stop_free - frees it.
+ * Since:     0.2
+ */
+typedef struct etslock_stop etslock_stop;
 
 /**
  * A handle to a table: tuples in memory.
@@ -611,8 +687,8 @@ typedef struct {
  * Options of a lock call.
  *
  * Make it with etslock_options_init, then change what you need; NULL in a call means the defaults.
- * It is read during the call only. For etslock_acquire and etslock_acquire_locks, run_on,
- * on_exec_timeout and user_data_free have no effect.
+ * It is read during the call only. For etslock_acquire and etslock_acquire_locks, begun or not,
+ * run_on, on_exec_timeout and user_data_free have no effect.
  *
  * Since:     0.1
  */
@@ -685,6 +761,11 @@ typedef struct {
    * an exception nor longjmp may leave it.
    */
   void (*user_data_free)(void *user_data);
+  /**
+   * Since 0.2. NULL, the default; or what ends the wait of this call early, with ETSLOCK_STOPPED. It must be
+   * live when the call begins. Once it was requested a call still gets a lock that is free.
+   */
+  etslock_stop *stop;
 } etslock_options;
 
 /**
@@ -788,12 +869,19 @@ typedef struct {
 } etslock_key;
 
 /**
+<<<<<<< HEAD
  * One key of several, and the table that it is a key of. Never grows.
+=======
+ * How an acquire ended that was pending.
+ *
+ * It never grows.
+>>>>>>> w-completions
  *
  * Since:     0.2
  */
 typedef struct {
   /**
+<<<<<<< HEAD
    * The table: any handle to it.
    */
   etslock_table *table;
@@ -806,6 +894,30 @@ typedef struct {
    */
   size_t key_len;
 } etslock_table_key;
+=======
+   * Which one: the number that its beginning gave.
+   */
+  uint64_t ticket;
+  /**
+   * What its beginning was given.
+   */
+  void *user_data;
+  /**
+   * With ETSLOCK_OK a guard, yours until etslock_guard_release or etslock_guard_cancel; else NULL.
+   * Its exec deadline counts from the grant, not from the fetch.
+   */
+  etslock_guard *guard;
+  /**
+   * ETSLOCK_OK, or how its wait ended: ETSLOCK_WAIT_TIMEOUT, ETSLOCK_STOPPED, ETSLOCK_DEADLOCK,
+   * ETSLOCK_REVOKED, ETSLOCK_CLOSED; ETSLOCK_ERR_NO_MEMORY.
+   */
+  int32_t status;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+} etslock_completion;
+>>>>>>> w-completions
 
 /**
  * One lock of a snapshot.
@@ -1276,6 +1388,7 @@ etslock_status etslock_cursor_next(etslock_cursor *cursor, etslock_tuples **out_
 void etslock_cursor_free(etslock_cursor *cursor);
 
 /**
+<<<<<<< HEAD
  * ETSLOCK_OWNER_NONE, for languages that read no macros.
  *
  * Threads:   any thread.
@@ -1283,6 +1396,45 @@ void etslock_cursor_free(etslock_cursor *cursor);
  * Since:     0.2
  */
 uint64_t etslock_owner_none(void);
+=======
+ * Makes a stop that was not requested.
+ *
+ * Ownership: `*out_stop` is yours until etslock_stop_free; NULL on failure.
+ * Threads:   any thread.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_ERR_NULL - `out_stop` is NULL.
+ * Since:     0.2
+ */
+etslock_status etslock_stop_new(etslock_stop **out_stop);
+
+/**
+ * Ends every wait under `stop`, for ever: with ETSLOCK_STOPPED.
+ *
+ * The waits of calls that have it in options.stop end, blocked or begun, for one key or for several;
+ * of several keys, none stays locked. A wait that was granted its lock first is not undone. Calls
+ * that come later still make their one attempt (C-2): they get a lock that is free, and
+ * ETSLOCK_STOPPED where they would have to wait. To begin anew, make a new stop.
+ *
+ * Threads:   any thread, any number of times; not in a signal handler.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_ERR_NULL - `stop` is NULL.
+ * Since:     0.2
+ */
+etslock_status etslock_stop_request(etslock_stop *stop);
+
+/**
+ * Frees a stop, without requesting it.
+ *
+ * Calls under way, and acquires that are pending, keep what they need of it: they wait on, and
+ * nothing can stop them any more, if it was not requested before.
+ *
+ * Ownership: `stop` is gone. NULL is fine; in a forked child nothing happens.
+ * Threads:   any thread, not while another call with it is about to begin.
+ * Blocks:    no.
+ * Since:     0.2
+ */
+void etslock_stop_free(etslock_stop *stop);
+>>>>>>> w-completions
 
 /**
  * Writes the defaults of etslock_options.
@@ -1314,6 +1466,7 @@ void etslock_options_init(etslock_options *options, size_t size);
  * Blocks:    at most wait_timeout_ms + exec_timeout_ms and extensions; with ETSLOCK_JOIN or
  *            ETSLOCK_RUN_ON_CALLER until the callback has returned.
  * Errors:    ETSLOCK_WAIT_TIMEOUT - the lock was not free in time; the callback never ran.
+ *            ETSLOCK_STOPPED - options.stop was requested during the wait; the callback never ran.
  *            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
  *            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
  *            ETSLOCK_REVOKED - the lock was taken away by etslock_lock_table_force_release.
@@ -1352,6 +1505,7 @@ etslock_status etslock_with_lock(etslock_table *table,
  * Blocks:    at most wait_timeout_ms + exec_timeout_ms and extensions; with ETSLOCK_JOIN or
  *            ETSLOCK_RUN_ON_CALLER until the callback has returned.
  * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
+ *            ETSLOCK_STOPPED - options.stop was requested during the wait; nothing stays locked.
  *            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
  *            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
  *            ETSLOCK_REVOKED - one of the locks was taken away.
@@ -1388,6 +1542,7 @@ etslock_status etslock_with_locks(etslock_table *table,
  * Threads:   any thread, also from a callback.
  * Blocks:    until the lock is free, at most wait_timeout_ms.
  * Errors:    ETSLOCK_WAIT_TIMEOUT - the lock was not free in time.
+ *            ETSLOCK_STOPPED - options.stop was requested during the wait.
  *            ETSLOCK_REVOKED - the lock was taken away by force in the moment it was got.
  *            ETSLOCK_DEADLOCK - the owner holds the key itself, or its holder waits for the owner.
  *            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -1414,6 +1569,7 @@ etslock_status etslock_acquire(etslock_table *table,
  * Threads:   any thread, also from a callback.
  * Blocks:    until all locks are got, at most wait_timeout_ms.
  * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
+ *            ETSLOCK_STOPPED - options.stop was requested during the wait; nothing stays locked.
  *            ETSLOCK_REVOKED - a lock was taken away while the rest were waited for.
  *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
  *            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -1690,6 +1846,7 @@ int64_t etslock_guard_remaining_ms(const etslock_guard *guard);
 uint64_t etslock_guard_token(const etslock_guard *guard);
 
 /**
+<<<<<<< HEAD
  * Runs `callback` while holding the locks of several keys, of one table or several.
  *
  * As etslock_with_locks, and each key says its table. The tables may be of different types and
@@ -1744,10 +1901,154 @@ etslock_status etslock_with_locks_across(const etslock_table_key *keys,
  *            stays locked.
  *            ETSLOCK_ERR_NULL - `keys`, `out_guard`, a table, or a key that has a length, is NULL.
  *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
+=======
+ * Makes a queue of completions.
+ *
+ * Ownership: `*out_completions` is yours until etslock_completions_free; NULL on failure.
+ * Threads:   any thread.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_ERR_NULL - `out_completions` is NULL.
+ * Since:     0.2
+ */
+etslock_status etslock_completions_new(etslock_completions **out_completions);
+
+/**
+ * Frees a queue of completions.
+ *
+ * What is pending is withdrawn, guards that were not fetched are cancelled, and threads that wait in
+ * etslock_completions_wait get ETSLOCK_CLOSED. The descriptor is closed.
+ *
+ * Ownership: `completions` is gone; guards that were fetched live on. NULL is fine; in a forked child
+ *            nothing happens.
+ * Threads:   any thread, not while another call with it is about to begin.
+ * Blocks:    no.
+ * Since:     0.2
+ */
+void etslock_completions_free(etslock_completions *completions);
+
+/**
+ * A file descriptor that is readable while there is something to fetch, or a deadline to see to.
+ *
+ * For epoll, poll, select, libuv, asyncio and their like: level-triggered. When it is readable, call
+ * etslock_completions_wait with a timeout of 0; there may be nothing to fetch then. It is not
+ * readable while there is nothing to do. It is made when it is first asked for; a queue that only
+ * threads wait in needs none.
+ *
+ * -1 for NULL, in a forked child, or when no descriptor can be had; everything else works on then,
+ * and a later call tries again. In a forked child the number stands for a descriptor that is never
+ * readable.
+ *
+ * Ownership: the library's: never read it, write to it or close it. It is closed on exec.
+ * Threads:   any thread.
+ * Blocks:    no.
+ * Since:     0.2
+ */
+int32_t etslock_completions_fd(etslock_completions *completions);
+
+/**
+ * Fetches completions, and sees to the deadlines of what is pending.
+ *
+ * Waits until there is one, then fetches up to `capacity` of those that are there. Each completion is
+ * fetched once, by one thread.
+ *
+ * Ownership: each guard in `out_completions` is yours.
+ * Threads:   any thread, several at once.
+ * Blocks:    until there is a completion, at most `timeout_ms`; with 0 not at all.
+ * Errors:    ETSLOCK_WAIT_TIMEOUT - there was none in time.
+ *            ETSLOCK_CLOSED - `completions` was freed meanwhile.
+ *            ETSLOCK_ERR_NULL - `completions`, `out_completions` or `out_count` is NULL.
+ *            ETSLOCK_ERR_INVALID - `capacity` is 0, or `timeout_ms` below ETSLOCK_INFINITE.
+ * Since:     0.2
+ */
+etslock_status etslock_completions_wait(etslock_completions *completions,
+                                        etslock_completion *out_completions,
+                                        size_t capacity,
+                                        int64_t timeout_ms,
+                                        size_t *out_count);
+
+/**
+ * Ends a pending acquire early: its completion will say ETSLOCK_STOPPED.
+ *
+ * Either that, or ETSLOCK_NOT_FOUND: it has its completion already, fetched or not, and that says
+ * what it would have said. However it races with the grant, it is one of the two.
+ *
+ * Threads:   any thread.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_NOT_FOUND - `ticket` has its completion, or is none of this queue.
+ *            ETSLOCK_ERR_NULL - `completions` is NULL.
+ * Since:     0.2
+ */
+etslock_status etslock_completions_withdraw(etslock_completions *completions, uint64_t ticket);
+
+/**
+ * Acquires the lock of `key`, or begins to wait for it without a thread.
+ *
+ * ETSLOCK_OK: the lock was got at once; the guard is yours, and no completion follows.
+ * ETSLOCK_PENDING: the ticket is set, and exactly one completion follows in `completions`, whatever
+ * happens (C-19); where other threads fetch, it may be fetched before this returns. Every other
+ * status: nothing follows.
+ *
+ * As etslock_acquire, but for this: it never blocks; options.owner 0 is ETSLOCK_OWNER_NONE, for tasks
+ * of an event loop share a thread, and a task that can wait for itself needs a number of its own;
+ * ETSLOCK_QUEUE_POLLING is ETSLOCK_ERR_INVALID. With wait_timeout_ms 0 a lock that is held is
+ * ETSLOCK_WAIT_TIMEOUT at once.
+ *
+ * Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel; NULL unless
+ *            ETSLOCK_OK. `*out_ticket` is written on ETSLOCK_PENDING only. `key` is copied.
+ *            `user_data` is given back with the completion, and not looked at.
+ * Threads:   any thread, also from a callback.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_WAIT_TIMEOUT - the lock is held, and wait_timeout_ms is 0.
+ *            ETSLOCK_PENDING - a completion will tell.
+ *            ETSLOCK_STOPPED - the lock is held, and options.stop was requested.
+ *            ETSLOCK_REVOKED - the lock was taken away by force in the moment it was got.
+ *            ETSLOCK_DEADLOCK - the owner holds the key itself, or its holder waits for the owner.
+ *            ETSLOCK_CLOSED - `table`, the lock table or `completions` was freed meanwhile.
+ *            ETSLOCK_ERR_NULL - `table`, `completions`, `out_ticket` or `out_guard` is NULL, or `key`
+ *            with a length above 0.
+ *            ETSLOCK_ERR_INVALID - an option is out of range or ETSLOCK_QUEUE_POLLING, or `key_len`
+ *            is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the key.
+ * Since:     0.2
+ */
+etslock_status etslock_acquire_begin(etslock_table *table,
+                                     const void *key,
+                                     size_t key_len,
+                                     const etslock_options *options,
+                                     etslock_completions *completions,
+                                     void *user_data,
+                                     uint64_t *out_ticket,
+                                     etslock_guard **out_guard);
+
+/**
+ * Acquires the locks of several keys of one table, or begins to wait for them without a thread.
+ *
+ * As etslock_acquire_begin, for 1 to ETSLOCK_MAX_KEYS keys, which are taken as in
+ * etslock_acquire_locks: in one global order, duplicates once, within one wait deadline, all or none
+ * (C-18). Keys already taken stay locked while the rest are waited for.
+ *
+ * Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel; NULL unless
+ *            ETSLOCK_OK. `*out_ticket` is written on ETSLOCK_PENDING only. `keys` are copied.
+ *            `user_data` is given back with the completion, and not looked at.
+ * Threads:   any thread, also from a callback.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock is held, and wait_timeout_ms is 0.
+ *            ETSLOCK_PENDING - a completion will tell.
+ *            ETSLOCK_STOPPED - a lock is held, and options.stop was requested.
+ *            ETSLOCK_REVOKED - a lock was taken away by force meanwhile.
+ *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
+ *            ETSLOCK_CLOSED - `table`, the lock table or `completions` was freed meanwhile.
+ *            ETSLOCK_ERR_NULL - `table`, `keys`, `completions`, `out_ticket` or `out_guard` is NULL,
+ *            or a key that has a length.
+ *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range, or the
+ *            queue is ETSLOCK_QUEUE_POLLING.
+>>>>>>> w-completions
  *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys.
  * Since:     0.2
  */
+<<<<<<< HEAD
 etslock_status etslock_acquire_locks_across(const etslock_table_key *keys,
                                             size_t key_count,
                                             const etslock_options *options,
@@ -1863,6 +2164,16 @@ etslock_status etslock_guard_delete_tuple_in(etslock_guard *guard,
  * Since:     0.2
  */
 etslock_status etslock_token_raise(uint64_t above);
+=======
+etslock_status etslock_acquire_locks_begin(etslock_table *table,
+                                           const etslock_key *keys,
+                                           size_t key_count,
+                                           const etslock_options *options,
+                                           etslock_completions *completions,
+                                           void *user_data,
+                                           uint64_t *out_ticket,
+                                           etslock_guard **out_guard);
+>>>>>>> w-completions
 
 /**
  * Makes a lock table.

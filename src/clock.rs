@@ -99,6 +99,11 @@ impl Deadline {
         (self != Self::NEVER).then(|| Duration::from_nanos(self.0.saturating_sub(now.0)))
     }
 
+    /// As the system's clock counts it: seconds, and nanoseconds below one.
+    pub(crate) fn since_start(self) -> (u64, u64) {
+        (self.0 / NANOS_PER_SECOND, self.0 % NANOS_PER_SECOND)
+    }
+
     pub(crate) fn plus(self, timeout: Timeout) -> Self {
         match u64::try_from(timeout.0) {
             Ok(millis) if self != Self::NEVER => {

@@ -25,6 +25,8 @@ pub enum Error {
     Exists,
     /// The handle was freed during the call.
     Closed,
+    /// The wait was told to stop.
+    Stopped,
     /// A required pointer is NULL.
     Null,
     /// An argument is out of range.
@@ -69,6 +71,7 @@ impl fmt::Display for Error {
             Error::NotFound => "there is no such thing",
             Error::Exists => "it exists already",
             Error::Closed => "the handle was freed during the call",
+            Error::Stopped => "the wait was told to stop",
             Error::Null => "a required pointer is NULL",
             Error::Invalid => "an argument is out of range",
             Error::StructSize => "the struct's size is not one this release can read",

@@ -23,7 +23,7 @@ use crate::bytes::{Bytes, boxed_copy};
 use crate::clock::{Moment, Timeout};
 use crate::error::{self, Error, Result};
 use crate::key::{LockIdRef, LockIds};
-use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Request, Standing, Verdict};
+use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Request, Standing, Stop, Verdict};
 use crate::options::Options;
 use crate::registry::Opened;
 use crate::sync::{Thread, current, park, park_timeout};
@@ -175,7 +175,8 @@ impl Guard {
         let Options { wait, queue, spin_delay, .. } = *options;
         let Holding { tables, locked, .. } = &mut self.holding;
         let (scope, more_scopes) = (tables.scope(), &tables.other_scopes()?[..]);
-        locked.acquire(ids, &Request { wait, queue, spin_delay, scope, more_scopes })
+        let stop = options.stop.as_ref().map(Stop::scope);
+        locked.acquire(ids, &Request { wait, queue, spin_delay, scope, more_scopes, stop })
     }
 
     pub(crate) fn holding(&self) -> &Holding {

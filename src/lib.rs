@@ -5,6 +5,8 @@
 //! ```text
 //! ffi          the C ABI: the only door for C, C++ and every FFI
 //!  |
+//! begin        the story without a thread: begin, go on, complete
+//!  |
 //! with_lock    the story: wait, lock, run, commit, release
 //!  |
 //! guard        proof of holding; staged writes; commit
@@ -13,9 +15,11 @@
 //!  |
 //! registry     handles to tables, and their names
 //!  |
+//! completions              what is pending, and what is to be fetched
+//!  |
 //! table   lock   exec      what is stored; who may touch it; where callbacks run
 //!  |
-//! options  key  bytes  siphash  process  clock  error  sync  parking
+//! options  key  bytes  siphash  descriptor  process  clock  error  sync  parking
 //! ```
 //!
 //! `table`, `lock` and `exec` do not know each other. `table` is the only one to know flurry, and
@@ -34,10 +38,15 @@
 //! - **worker**: an internal thread that runs callbacks.
 //! - **exec deadline**: acquisition plus exec timeout; the holder must be done.
 //! - **release time**: exec deadline plus fail timeout; from here on a waiter may delete the lock.
+//! - **pending acquire**: one that waits without a thread; a **completion** says how it ended.
+//! - **stop**: what ends waits early.
 //! - **token**: a number larger than that of every earlier lock of the same key.
 
+mod begin;
 mod bytes;
 mod clock;
+mod completions;
+mod descriptor;
 mod error;
 mod exec;
 mod ffi;
@@ -55,11 +64,13 @@ mod table;
 mod tables;
 mod with_lock;
 
+pub use begin::{Begin, Completions, Waiting};
 pub use clock::Timeout;
+pub use completions::Completion;
 pub use error::{Error, Result};
 pub use guard::Guard;
 pub use key::Key;
-pub use lock::{LockInfo, LockTable, Owner, Stats, WaitMode, raise_tokens};
+pub use lock::{LockInfo, LockTable, Owner, Stats, Stop, WaitMode, raise_tokens};
 pub use options::{OnExecTimeout, Options, RunOn};
 pub use registry::{OpenTable, Opened};
 pub use table::{Access, Cursor, Snapshot, Table, TableOptions, TableType, Tuples};

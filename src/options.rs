@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timeout;
-use crate::lock::{LockTable, Owner, WaitMode};
+use crate::lock::{LockTable, Owner, Stop, WaitMode};
 
 /// Where a callback runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Options {
     pub on_exec_timeout: OnExecTimeout,
     /// Who holds and waits.
     pub owner: Owner,
+    /// `None`, or what ends the wait early.
+    pub stop: Option<Stop>,
 }
 
 impl Default for Options {
@@ -63,6 +65,7 @@ impl Default for Options {
             commit_code: 0,
             on_exec_timeout: OnExecTimeout::Abandon,
             owner: Owner::Current,
+            stop: None,
         }
     }
 }

@@ -162,21 +162,28 @@ pub(crate) fn undisturbed_by_fork(body: impl FnOnce()) {
             WIPED.gate.leave();
         }
     }
+    thread_local! {
+        static ENDED: Ended = const { Ended };
+        static ENDS: Ends = const { Ends };
+    }
+    while_nobody_forks(|| {
+        ENDED.with(|_| ());
+        body();
+        ENDS.with(|_| ());
+    });
+}
+
+/// Runs `body` while no other thread forks. It must not wait for a thread that does.
+pub(crate) fn while_nobody_forks<R>(body: impl FnOnce() -> R) -> R {
     struct Inside;
     impl Drop for Inside {
         fn drop(&mut self) {
             WIPED.gate.leave();
         }
     }
-    thread_local! {
-        static ENDED: Ended = const { Ended };
-        static ENDS: Ends = const { Ends };
-    }
     WIPED.gate.enter();
     let _inside = Inside;
-    ENDED.with(|_| ());
-    body();
-    ENDS.with(|_| ());
+    body()
 }
 
 /// The generation of the process that forks.

@@ -20,6 +20,8 @@ pub(crate) use shuttle::thread::{Thread, current, park};
 
 pub(crate) use std::sync::{Arc, MutexGuard, OnceLock};
 
+use std::sync::TryLockError;
+
 /// In a model time stands still, and every sleep may end at once.
 #[cfg(any(loom, shuttle))]
 pub(crate) fn park_timeout(_: std::time::Duration) {
@@ -69,6 +71,15 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// `None`: another thread has it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poison)) => Some(poison.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::sync::Arc;
 pub type TableKey<'a> = (&'a OpenTable, &'a [u8]);
 
 /// What a guard's keys are keys of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tables {
     first: Arc<Opened>,
     /// All handles; `None`: the first is the only one.

@@ -9,7 +9,8 @@ use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind, OnWorker};
 use crate::key::{KeyRef, LockIdRef, LockIds};
 use crate::lock::{
-    self, Hold, HoldRef, LockInfo, LockTable, Locked, Verdict, enter_call, inside_call, leave_call,
+    self, Hold, HoldRef, LockInfo, LockTable, Locked, Owner, Verdict, enter_call, inside_call,
+    leave_call,
 };
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
@@ -100,7 +101,7 @@ pub fn acquire_across(keys: &[TableKey<'_>], options: &Options) -> Result<Guard>
 }
 
 /// What keys of several tables are to a guard.
-fn across<'a>(keys: &[TableKey<'a>]) -> Result<(Tables, LockIds<'a>)> {
+pub(crate) fn across<'a>(keys: &[TableKey<'a>]) -> Result<(Tables, LockIds<'a>)> {
     let ids = LockIds::across(keys.iter().map(|(table, key)| (table.id(), *key)))?;
     Ok((Tables::of_keys(keys)?, ids))
 }
@@ -293,16 +294,27 @@ fn answer(guard: &Guard, code: i32, end: Result<Option<Box<[u8]>>>) -> Answer {
 /// it was written.
 #[inline(always)]
 fn empty_handed(kind: Kind, tables: Tables, ids: &LockIds<'_>, options: &Options) -> Result<Guard> {
+    Ok(Guard::new(kind, tables, nothing_yet(kind, ids, options, options.owner)?))
+}
+
+/// What such a guard holds.
+#[inline(always)] // As `empty_handed`.
+pub(crate) fn nothing_yet(
+    kind: Kind,
+    ids: &LockIds<'_>,
+    options: &Options,
+    owner: Owner,
+) -> Result<Locked> {
     let default = || LockTable::default_of_process();
     let lock_table = options.lock_table.clone().unwrap_or_else(default);
-    let (owner, thread_id) = options.owner.resolve();
+    let (owner, thread_id) = owner.resolve();
     let is_call = kind != Kind::Acquired;
     let mut hold =
         HoldRef::new(|| Hold::new(options.exec, options.fail, owner, is_call, thread_id));
     if let (LockIds::One(id), Some(hold)) = (ids, hold.get_mut()) {
         hold.set_only(id.to_id()?);
     }
-    Ok(Guard::new(kind, tables, Locked::nothing_yet(lock_table, hold)))
+    Ok(Locked::nothing_yet(lock_table, hold))
 }
 
 /// The locks that are held, with the names of their tables; of one table, or of all.

@@ -35,7 +35,7 @@ pub struct etslock_table_key {
 /// # Safety
 /// `keys` is readable for `key_count` elements; each key for its length, and each table is NULL or
 /// live, during the call.
-unsafe fn key_list<'a>(
+pub(super) unsafe fn key_list<'a>(
     keys: *const etslock_table_key,
     key_count: usize,
 ) -> Result<Vec<TableKey<'a>>> {

@@ -15,6 +15,15 @@ pub(super) fn boundary(body: impl FnOnce() -> Result<()>) -> etslock_status {
     status(guarded(|| Err(Error::NoThread), body))
 }
 
+/// As `boundary`, for a body that has more than one status for what went well.
+pub(super) fn boundary_of(body: impl FnOnce() -> Result<etslock_status_code>) -> etslock_status {
+    match guarded(|| Err(Error::NoThread), body) {
+        Some(Ok(code)) => code as etslock_status,
+        Some(Err(error)) => status(Some(Err(error))),
+        None => status(None),
+    }
+}
+
 /// As `boundary`, for a body that meets no cancellation point and makes no thread-local: one that
 /// touches the library's own memory, the clock, and at most wakes a thread.
 pub(super) fn brief(body: impl FnOnce() -> Result<()>) -> etslock_status {

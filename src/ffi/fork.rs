@@ -10,6 +10,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Release},
 };
 
+use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::process;
 
@@ -52,4 +53,5 @@ unsafe extern "C" fn in_parent() {
 
 unsafe extern "C" fn in_child() {
     process::after_fork_in_child();
+    descriptor::after_fork_in_child();
 }

@@ -71,6 +71,11 @@ impl etslock_guard {
         Box::new(Self(guard))
     }
 
+    /// The same, for one that lies in a box already.
+    pub(super) fn from_box(guard: Box<Guard>) -> *mut Self {
+        Box::into_raw(guard).cast() // `repr(transparent)`
+    }
+
     /// A callback's guard, lent to C while the callback runs.
     pub(super) fn lend(guard: &Guard) -> *mut etslock_guard {
         // C passes it back as `*mut`, but every use here is shared.

@@ -8,6 +8,7 @@
 
 mod across;
 mod boundary;
+mod completions;
 mod cursor;
 mod ending;
 mod fork;
@@ -17,6 +18,7 @@ mod lock_table;
 mod options;
 mod sized;
 mod status;
+mod stop;
 mod table;
 mod token;
 mod tuples;

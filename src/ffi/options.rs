@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use super::handle::borrow;
 use super::lock_table::etslock_lock_table;
 use super::sized::SizedStruct;
+use super::stop::etslock_stop;
 use crate::clock::Timeout;
 use crate::error::{Error, Result};
 use crate::lock::Owner;
@@ -98,8 +99,8 @@ pub enum etslock_on_exec_timeout {
 /// Options of a lock call.
 ///
 /// Make it with etslock_options_init, then change what you need; NULL in a call means the defaults.
-/// It is read during the call only. For etslock_acquire and etslock_acquire_locks, run_on,
-/// on_exec_timeout and user_data_free have no effect.
+/// It is read during the call only. For etslock_acquire and etslock_acquire_locks, begun or not,
+/// run_on, on_exec_timeout and user_data_free have no effect.
 ///
 /// Since:     0.1
 #[repr(C)]
@@ -147,6 +148,10 @@ pub struct etslock_options {
     /// ETSLOCK_ERR_STRUCT_SIZE; not at process exit, and not in the child of a fork (C-12). Neither
     /// an exception nor longjmp may leave it.
     pub user_data_free: Option<unsafe extern "C-unwind" fn(user_data: *mut c_void)>,
+    /* Since 0.2 */
+    /// Since 0.2. NULL, the default; or what ends the wait of this call early, with ETSLOCK_STOPPED. It must be
+    /// live when the call begins. Once it was requested a call still gets a lock that is free.
+    pub stop: *mut etslock_stop,
 }
 
 impl Default for etslock_options {
@@ -166,20 +171,21 @@ impl Default for etslock_options {
             commit_code: 0,
             owner: 0,
             user_data_free: None,
+            stop: std::ptr::null_mut(),
         }
     }
 }
 
-// SAFETY: plain old data that begins with `struct_size`; no field was added since 0.1.
+// SAFETY: plain old data that begins with `struct_size`.
 unsafe impl SizedStruct for etslock_options {
-    const FIRST_SIZE: usize = size_of::<Self>();
+    const FIRST_SIZE: usize = std::mem::offset_of!(Self, stop);
 }
 
 impl etslock_options {
     /// The options in Rust terms.
     ///
     /// # Safety
-    /// `lock_table` is NULL or a live handle.
+    /// `lock_table` and `stop` are NULL or live handles.
     #[inline(always)] // See `with_lock::empty_handed`.
     pub(super) unsafe fn validate(&self) -> Result<Options> {
         if self.reserved != 0 {
@@ -208,6 +214,12 @@ impl etslock_options {
             Err(Error::Null) => None,
             Err(error) => return Err(error),
         };
+        // SAFETY: the contract above.
+        let stop = match unsafe { borrow(self.stop) } {
+            Ok(stop) => Some(stop.clone()),
+            Err(Error::Null) => None,
+            Err(error) => return Err(error),
+        };
         let wait = Timeout::from_millis(self.wait_timeout_ms)?;
         let exec = Timeout::from_millis(self.exec_timeout_ms)?;
         let fail = Timeout::from_millis(self.fail_timeout_ms)?;
@@ -228,6 +240,7 @@ impl etslock_options {
                 ETSLOCK_OWNER_NONE => Owner::None,
                 id => Owner::Logical(id),
             },
+            stop,
         })
     }
 }

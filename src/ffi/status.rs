@@ -40,6 +40,13 @@ pub enum etslock_status_code {
     ETSLOCK_EXISTS = 7,
     /// The table handle or the lock table was freed while this call waited (C-14).
     ETSLOCK_CLOSED = 8,
+    /// Queued: a completion will tell (C-19). Since 0.2.
+    ETSLOCK_PENDING = 9,
+    /// This wait was told to stop, or withdrawn; the callback never ran. Since 0.2.
+    ETSLOCK_STOPPED = 10,
+    /// It was sent to the store, and there is no answer: done or not done, the store knows. Since
+    /// 0.2.
+    ETSLOCK_UNKNOWN = 11,
     /// A pointer that must not be NULL is NULL.
     ETSLOCK_ERR_NULL = 20,
     /// An argument is outside its range, or a reserved field is not 0.
@@ -53,12 +60,16 @@ pub enum etslock_status_code {
     ETSLOCK_ERR_TYPE = 24,
     /// The table is ETSLOCK_GUARDED: it takes writes through a guard only.
     ETSLOCK_ERR_GUARDED = 25,
+    /// The store of this table cannot do that. Since 0.2.
+    ETSLOCK_ERR_UNSUPPORTED = 26,
     /// Memory of the size asked for cannot be had (C-17).
     ETSLOCK_ERR_NO_MEMORY = 40,
     /// No thread could be started for the callback; the lock was released (C-17).
     ETSLOCK_ERR_NO_THREAD = 41,
     /// The handle was made before a fork, and this is the child (C-16).
     ETSLOCK_ERR_FORKED = 42,
+    /// The store cannot be reached, or refuses; nothing changed. Since 0.2.
+    ETSLOCK_ERR_STORE = 43,
     /// A bug of the library, caught before it could cross into your code: please report it (C-17).
     ETSLOCK_ERR_PANIC = 90,
 }
@@ -76,6 +87,7 @@ impl From<Error> for etslock_status_code {
             Error::NotFound => ETSLOCK_NOT_FOUND,
             Error::Exists => ETSLOCK_EXISTS,
             Error::Closed => ETSLOCK_CLOSED,
+            Error::Stopped => ETSLOCK_STOPPED,
             Error::Null => ETSLOCK_ERR_NULL,
             Error::Invalid => ETSLOCK_ERR_INVALID,
             Error::StructSize => ETSLOCK_ERR_STRUCT_SIZE,
@@ -90,7 +102,7 @@ impl From<Error> for etslock_status_code {
 }
 
 /// Every status with its name and its sentence, in order of value.
-const TEXTS: [(etslock_status_code, &CStr, &CStr); 19] = [
+const TEXTS: [(etslock_status_code, &CStr, &CStr); 24] = [
     (ETSLOCK_OK, c"ETSLOCK_OK", c"done"),
     (ETSLOCK_WAIT_TIMEOUT, c"ETSLOCK_WAIT_TIMEOUT", c"the lock was not free in time"),
     (ETSLOCK_EXEC_TIMEOUT, c"ETSLOCK_EXEC_TIMEOUT", c"the holder of the lock outlived its time"),
@@ -108,6 +120,9 @@ const TEXTS: [(etslock_status_code, &CStr, &CStr); 19] = [
     (ETSLOCK_NOT_FOUND, c"ETSLOCK_NOT_FOUND", c"there is no such thing"),
     (ETSLOCK_EXISTS, c"ETSLOCK_EXISTS", c"it exists already"),
     (ETSLOCK_CLOSED, c"ETSLOCK_CLOSED", c"the handle was freed during the call"),
+    (ETSLOCK_PENDING, c"ETSLOCK_PENDING", c"queued: a completion will tell"),
+    (ETSLOCK_STOPPED, c"ETSLOCK_STOPPED", c"the wait was told to stop"),
+    (ETSLOCK_UNKNOWN, c"ETSLOCK_UNKNOWN", c"the store did not answer: it was done, or it was not"),
     (ETSLOCK_ERR_NULL, c"ETSLOCK_ERR_NULL", c"a required pointer is NULL"),
     (ETSLOCK_ERR_INVALID, c"ETSLOCK_ERR_INVALID", c"an argument is out of range"),
     (
@@ -122,9 +137,19 @@ const TEXTS: [(etslock_status_code, &CStr, &CStr); 19] = [
         c"the operation does not fit the type of the table or of the value",
     ),
     (ETSLOCK_ERR_GUARDED, c"ETSLOCK_ERR_GUARDED", c"the table is written through guards only"),
+    (
+        ETSLOCK_ERR_UNSUPPORTED,
+        c"ETSLOCK_ERR_UNSUPPORTED",
+        c"the store of this table cannot do that",
+    ),
     (ETSLOCK_ERR_NO_MEMORY, c"ETSLOCK_ERR_NO_MEMORY", c"not enough memory"),
     (ETSLOCK_ERR_NO_THREAD, c"ETSLOCK_ERR_NO_THREAD", c"no thread could be started"),
     (ETSLOCK_ERR_FORKED, c"ETSLOCK_ERR_FORKED", c"the handle was made before a fork"),
+    (
+        ETSLOCK_ERR_STORE,
+        c"ETSLOCK_ERR_STORE",
+        c"the store cannot be reached, or refuses; nothing changed",
+    ),
     (ETSLOCK_ERR_PANIC, c"ETSLOCK_ERR_PANIC", c"a bug in etslock: please report it"),
 ];
 

@@ -244,6 +244,7 @@ pub(super) fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result
 /// Blocks:    at most wait_timeout_ms + exec_timeout_ms and extensions; with ETSLOCK_JOIN or
 ///            ETSLOCK_RUN_ON_CALLER until the callback has returned.
 /// Errors:    ETSLOCK_WAIT_TIMEOUT - the lock was not free in time; the callback never ran.
+///            ETSLOCK_STOPPED - options.stop was requested during the wait; the callback never ran.
 ///            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
 ///            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
 ///            ETSLOCK_REVOKED - the lock was taken away by etslock_lock_table_force_release.
@@ -280,7 +281,7 @@ pub unsafe extern "C" fn etslock_with_lock(
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
-        // SAFETY: contract `options`: `lock_table` is NULL or live.
+        // SAFETY: contract `options`: its handles are NULL or live.
         let options = unsafe { options.validate() }?;
         answer(out, with_lock(table, &[key], &options, callback.checked()?))
     })
@@ -302,6 +303,7 @@ pub unsafe extern "C" fn etslock_with_lock(
 /// Blocks:    at most wait_timeout_ms + exec_timeout_ms and extensions; with ETSLOCK_JOIN or
 ///            ETSLOCK_RUN_ON_CALLER until the callback has returned.
 /// Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
+///            ETSLOCK_STOPPED - options.stop was requested during the wait; nothing stays locked.
 ///            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
 ///            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
 ///            ETSLOCK_REVOKED - one of the locks was taken away.
@@ -338,7 +340,7 @@ pub unsafe extern "C" fn etslock_with_locks(
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `keys`.
         let keys = unsafe { key_list(keys, key_count) }?;
-        // SAFETY: contract `options`: `lock_table` is NULL or live.
+        // SAFETY: contract `options`: its handles are NULL or live.
         let options = unsafe { options.validate() }?;
         answer(out, with_lock(table, &keys, &options, callback.checked()?))
     })
@@ -358,6 +360,7 @@ pub unsafe extern "C" fn etslock_with_locks(
 /// Threads:   any thread, also from a callback.
 /// Blocks:    until the lock is free, at most wait_timeout_ms.
 /// Errors:    ETSLOCK_WAIT_TIMEOUT - the lock was not free in time.
+///            ETSLOCK_STOPPED - options.stop was requested during the wait.
 ///            ETSLOCK_REVOKED - the lock was taken away by force in the moment it was got.
 ///            ETSLOCK_DEADLOCK - the owner holds the key itself, or its holder waits for the owner.
 ///            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -386,7 +389,7 @@ pub unsafe extern "C" fn etslock_acquire(
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
-        // SAFETY: contract `options`: `lock_table` is NULL or live.
+        // SAFETY: contract `options`: its handles are NULL or live.
         let options = unsafe { options.validate() }?;
         guard::give(out, acquire(table, &[key], &options)?);
         Ok(())
@@ -403,6 +406,7 @@ pub unsafe extern "C" fn etslock_acquire(
 /// Threads:   any thread, also from a callback.
 /// Blocks:    until all locks are got, at most wait_timeout_ms.
 /// Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
+///            ETSLOCK_STOPPED - options.stop was requested during the wait; nothing stays locked.
 ///            ETSLOCK_REVOKED - a lock was taken away while the rest were waited for.
 ///            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
 ///            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -431,7 +435,7 @@ pub unsafe extern "C" fn etslock_acquire_locks(
         let table = unsafe { borrow(table) }?.enter();
         // SAFETY: contract `keys`.
         let keys = unsafe { key_list(keys, key_count) }?;
-        // SAFETY: contract `options`: `lock_table` is NULL or live.
+        // SAFETY: contract `options`: its handles are NULL or live.
         let options = unsafe { options.validate() }?;
         guard::give(out, acquire(table, &keys, &options)?);
         Ok(())
@@ -454,7 +458,10 @@ pub(super) unsafe fn some<'a, T>(keys: *const T, key_count: usize) -> Result<&'a
 ///
 /// # Safety
 /// `keys` is readable for `key_count` elements, and each key for its length, during the call.
-unsafe fn key_list<'a>(keys: *const etslock_key, key_count: usize) -> Result<Vec<&'a [u8]>> {
+pub(super) unsafe fn key_list<'a>(
+    keys: *const etslock_key,
+    key_count: usize,
+) -> Result<Vec<&'a [u8]>> {
     // SAFETY: the contract above.
     let keys = unsafe { some(keys, key_count) }?;
     // SAFETY: the contract above.

@@ -1,17 +1,26 @@
-//! Taking locks: one key or several, and the loop that waits.
+//! Taking locks: one key or several, by a thread that waits, or by a pending acquire that is polled.
+//!
+//! A wait is a machine of two steps. `join` puts a waiter into the queue; `look` says what became of
+//! it, or when to look again by itself. A thread sleeps in between. A pending acquire is kept by its
+//! inbox, and polled when its waiter was woken, or the time has come.
+//!
+//! Invariants
+//! I1. A waiter that `join` left in a queue is looked at until it has a fate, or leaves.
+//! I2. In the end all locks of a hold are held, or none (C-18).
 
+use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{self, Error, Result};
-use crate::key::{LockIdRef, LockIds};
+use crate::key::{LockId, LockIdRef, LockIds};
 use crate::lock::entry::{EntryRef, Turn};
 use crate::lock::hold::Lost;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::locked::{Entries, Locked};
-use crate::lock::queue::{Fate, Waiter};
+use crate::lock::queue::{Fate, Waiter, Waker};
 use crate::lock::scope::Scope;
 use crate::lock::tokens;
 use crate::lock::wait_mode::WaitMode;
@@ -31,12 +40,15 @@ pub(crate) struct Request<'a> {
     pub(crate) scope: &'a Scope,
     /// More handles, of a call that names several.
     pub(crate) more_scopes: &'a [&'a Scope],
+    /// What ends the wait early.
+    pub(crate) stop: Option<&'a Scope>,
 }
 
 impl Request<'_> {
     /// All that a wait ends with.
     fn scopes<'a>(&'a self, lock_table: &'a LockTable) -> impl Iterator<Item = &'a Scope> + Clone {
-        [self.scope, lock_table.scope()].into_iter().chain(self.more_scopes.iter().copied())
+        let more = self.more_scopes.iter().copied().chain(self.stop);
+        [self.scope, lock_table.scope()].into_iter().chain(more)
     }
 }
 
@@ -44,6 +56,65 @@ impl Request<'_> {
 enum Attempt {
     Taken(EntryRef),
     Busy(EntryRef),
+}
+
+/// What came of joining a queue.
+enum Joined {
+    Taken(EntryRef),
+    Waits(Waiting),
+}
+
+/// A waiter in the queue of an entry, or one that polls it.
+#[derive(Debug)]
+struct Waiting {
+    entry: EntryRef,
+    waiter: Arc<Waiter>,
+    /// `None`: it has a fate already.
+    registration: Option<Registration>,
+}
+
+/// What a look at a waiter shows.
+enum Look {
+    Taken,
+    /// Not before this deadline, as of this moment.
+    Until(Deadline, Moment),
+}
+
+/// How far a pending acquire has come.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// All locks are held.
+    Held(Locked),
+    /// To be polled at this deadline, if it is not woken before.
+    Until(Deadline),
+}
+
+/// What came of beginning.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// All locks are held.
+    Held,
+    /// The rest is to be polled, at this deadline if not before.
+    Pending(Pending, Deadline),
+}
+
+/// Locks on their way to a hold. It is in a queue: `poll` it to the end, or `withdraw` it.
+///
+/// WHY: no more than it takes. There may be ten thousand.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    lock_table: LockTable,
+    waiting: Waiting,
+    /// `None` for one lock.
+    several: Option<Box<Several>>,
+}
+
+/// Several locks, as far as they are taken.
+#[derive(Debug)]
+struct Several {
+    /// Those that are left, the next one last.
+    left: Vec<LockId>,
+    taken: Vec<EntryRef>,
 }
 
 impl Locked {
@@ -70,9 +141,127 @@ impl Locked {
         self.lock_table.count_acquired(self.len(), self.hold.thread_id);
         Ok(())
     }
+
+    /// As `acquire`, without waiting: what is not free becomes pending, and will wake `waker`, which
+    /// is asked for only then.
+    #[inline(always)]
+    pub(crate) fn begin(
+        &mut self,
+        ids: &LockIds<'_>,
+        request: &Request<'_>,
+        waker: impl FnOnce() -> Result<Waker>,
+    ) -> Result<Begun> {
+        let Self { lock_table, hold, entries } = self;
+        let now = Moment::now();
+        let by = now.after(request.wait);
+        match ids {
+            LockIds::One(id) => {
+                if lock_table.take_thin(*id, hold, now) {
+                    *entries = Entries::Thin;
+                } else {
+                    let claim = lock_table.claim(*id, hold, true, by, request);
+                    match claim.begin(now, waker)? {
+                        (Joined::Taken(entry), _) => *entries = Entries::One(entry),
+                        (Joined::Waits(waiting), until) => {
+                            return Ok(lock_table.pending(waiting, None, until));
+                        }
+                    }
+                }
+                if hold.token() == 0 {
+                    self.unless_revoked_at_once()?; // The lock has gone on already.
+                    return Ok(Begun::Held);
+                }
+            }
+            LockIds::Many(ids) => {
+                let mut left = error::list(in_order(ids)?.into_iter().rev().map(LockIdRef::to_id))?;
+                let mut taken = room_for(ids.len())?;
+                let begun = lock_table.begin_all(&mut left, &mut taken, hold, by, request, waker);
+                match begun {
+                    Ok(None) => *entries = Entries::Many(lock_table.open_all(taken, hold)?),
+                    Ok(Some((waiting, until))) => {
+                        let several = Box::new(Several { left, taken });
+                        return Ok(lock_table.pending(waiting, Some(several), until));
+                    }
+                    Err(error) => return Err(lock_table.take_back(&taken, hold, error)),
+                }
+            }
+        }
+        self.lock_table.count_acquired(self.len(), self.hold.thread_id);
+        Ok(Begun::Held)
+    }
+}
+
+impl Pending {
+    /// Goes on as far as it can. After an error it is over, and holds nothing.
+    pub(crate) fn poll(&mut self, request: &Request<'_>) -> Result<Progress> {
+        let Self { lock_table, waiting, several } = self;
+        let mut hold = waiting.waiter.hold.clone();
+        let until = lock_table.poll(waiting, several.as_deref_mut(), &mut hold, request);
+        let entries = match (until, several) {
+            (Ok(Some(until)), _) => return Ok(Progress::Until(until)),
+            (Ok(None), None) => Entries::One(waiting.entry.clone()),
+            (Ok(None), Some(several)) => {
+                Entries::Many(lock_table.open_all(mem::take(&mut several.taken), &hold)?)
+            }
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(several)) => {
+                return Err(lock_table.take_back(&several.taken, &hold, error));
+            }
+        };
+        let mut locked = Locked::nothing_yet(lock_table.clone(), hold);
+        locked.entries = entries;
+        if locked.hold.token() == 0 {
+            locked.unless_revoked_at_once()?;
+            return Ok(Progress::Held(locked));
+        }
+        lock_table.count_acquired(locked.len(), locked.hold.thread_id);
+        Ok(Progress::Held(locked))
+    }
+
+    /// Leaves its queue. `false`: its waiter has a fate already; `poll` says which. If it left it is
+    /// over, and holds nothing.
+    pub(crate) fn withdraw(&mut self) -> bool {
+        let Self { lock_table, waiting: Waiting { entry, waiter, registration }, several } = self;
+        let left = lock_table.leave(entry, waiter);
+        if left {
+            drop(registration.take());
+            if let Some(several) = several {
+                let _ = lock_table.take_back(&several.taken, &waiter.hold, Error::Stopped);
+            }
+        }
+        left
+    }
+
+    /// Whether it wants the strict order of arrival.
+    pub(crate) fn wait_mode(&self) -> WaitMode {
+        if self.waiting.waiter.strict { WaitMode::Fifo } else { WaitMode::Fair }
+    }
+}
+
+/// The one order that all callers take their locks in (C-18).
+fn in_order<'a>(ids: &[LockIdRef<'a>]) -> Result<Vec<LockIdRef<'a>>> {
+    let mut ids = error::list(ids.iter().copied().map(Ok))?;
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn room_for(locks: usize) -> Result<Vec<EntryRef>> {
+    let mut taken = Vec::new();
+    taken.try_reserve_exact(locks).map_err(|_| Error::NoMemory)?;
+    Ok(taken)
 }
 
 impl Locked {
+    /// The only lock was got, and has gone on already: that is for the guard to say if the clock took
+    /// it.
+    #[cold]
+    fn unless_revoked_at_once(&self) -> Result<()> {
+        match self.lost_at_once() {
+            Error::Revoked => Err(Error::Revoked),
+            _ => Ok(()),
+        }
+    }
+
     #[cold]
     fn lost_at_once(&self) -> Error {
         match self.hold.lost_at_once() {
@@ -94,23 +283,79 @@ impl LockTable {
         by: Deadline,
         request: &Request<'_>,
     ) -> Result<Box<[EntryRef]>> {
-        // The one order that all callers take their locks in (C-18).
-        let mut ids = error::list(ids.iter().copied().map(Ok))?;
-        ids.sort_unstable();
-        let mut taken = Vec::new();
-        taken.try_reserve_exact(ids.len()).map_err(|_| Error::NoMemory)?;
+        let ids = in_order(ids)?;
+        let mut taken = room_for(ids.len())?;
         let outcome = ids.into_iter().try_for_each(|id| {
             taken.push(self.take(id, hold, false, Moment::now(), by, request)?);
             Ok(())
         });
-        let ids = || error::list(taken.iter().map(|entry| Ok(entry.id().clone())));
-        match outcome.and_then(|()| ids()) {
-            Ok(ids) => hold.set_ids(ids.into()),
-            Err(error) => {
-                hold.give_up();
-                self.release_all(&taken, hold);
-                return Err(error);
+        match outcome {
+            Ok(()) => self.open_all(taken, hold),
+            Err(error) => Err(self.take_back(&taken, hold, error)),
+        }
+    }
+
+    /// As `take_all`, of those that are left, as far as it goes without waiting.
+    fn begin_all(
+        &self,
+        left: &mut Vec<LockId>,
+        taken: &mut Vec<EntryRef>,
+        hold: &mut HoldRef,
+        by: Deadline,
+        request: &Request<'_>,
+        waker: impl FnOnce() -> Result<Waker>,
+    ) -> Result<Option<(Waiting, Deadline)>> {
+        let mut waker = Some(waker);
+        while let Some(id) = left.pop() {
+            let claim = self.claim(id.by_ref(), hold, false, by, request);
+            let waker = || waker.take().unwrap_or_else(|| unreachable!("it waits once"))();
+            match claim.begin(Moment::now(), waker)? {
+                (Joined::Taken(entry), _) => taken.push(entry),
+                (Joined::Waits(waiting), until) => return Ok(Some((waiting, until))),
             }
+        }
+        Ok(None)
+    }
+
+    fn pending(&self, waiting: Waiting, several: Option<Box<Several>>, until: Deadline) -> Begun {
+        Begun::Pending(Pending { lock_table: self.clone(), waiting, several }, until)
+    }
+
+    /// Looks at a waiter, and goes on to the next of several locks. `None`: all are taken.
+    fn poll(
+        &self,
+        waiting: &mut Waiting,
+        mut several: Option<&mut Several>,
+        hold: &mut HoldRef,
+        request: &Request<'_>,
+    ) -> Result<Option<Deadline>> {
+        loop {
+            waiting.waiter.polled();
+            let by = waiting.waiter.by;
+            let id = waiting.entry.id().by_ref();
+            let claim = self.claim(id, hold, several.is_none(), by, request);
+            let look = claim.look(waiting);
+            claim.count(&look);
+            if let Ok(Look::Until(until, _)) = look {
+                return Ok(Some(until));
+            }
+            drop(waiting.registration.take());
+            look?;
+            let Some(Several { left, taken }) = several.as_deref_mut() else { return Ok(None) };
+            taken.push(waiting.entry.clone());
+            let waker = || Ok(waiting.waiter.waker().clone());
+            match self.begin_all(left, taken, hold, by, request, waker)? {
+                Some((next, _)) => *waiting = next,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// A hold has all its locks.
+    fn open_all(&self, taken: Vec<EntryRef>, hold: &HoldRef) -> Result<Box<[EntryRef]>> {
+        match error::list(taken.iter().map(|entry| Ok(entry.id().clone()))) {
+            Ok(ids) => hold.set_ids(ids.into()),
+            Err(error) => return Err(self.take_back(&taken, hold, error)),
         }
         let token = tokens::draw_for_all(taken.iter().map(|entry| entry.id().hash()));
         if !hold.open(Moment::now(), token) {
@@ -121,6 +366,13 @@ impl LockTable {
             self.carry_out(entry, entry.holder_opened());
         }
         Ok(taken.into())
+    }
+
+    /// A hold cannot get all its locks: gives back those that it has.
+    fn take_back(&self, taken: &[EntryRef], hold: &HoldRef, error: Error) -> Error {
+        hold.give_up();
+        self.release_all(taken, hold);
+        error
     }
 
     /// Takes one lock, and waits for it if it must.
@@ -136,11 +388,28 @@ impl LockTable {
     ) -> Result<EntryRef> {
         match self.recent(id) {
             Some(entry) if entry.take(hold, opens, now) => Ok(entry),
-            recent => {
-                let strict = request.queue == WaitMode::Fifo;
-                Claim { lock_table: self, id, hold, opens, strict, by, request }.take(now, recent)
-            }
+            recent => self.claim(id, hold, opens, by, request).take(now, recent),
         }
+    }
+
+    #[inline(always)]
+    fn claim<'a>(
+        &'a self,
+        id: LockIdRef<'a>,
+        hold: &'a mut HoldRef,
+        opens: bool,
+        by: Deadline,
+        request: &'a Request<'a>,
+    ) -> Claim<'a> {
+        let strict = request.queue == WaitMode::Fifo;
+        Claim { lock_table: self, id, hold, opens, strict, by, request }
+    }
+
+    /// A waiter gives up. `false`: its fate was decided before.
+    fn leave(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> bool {
+        let (left, deferred) = entry.leave(waiter, Fate::Left, Moment::now());
+        self.carry_out(entry, deferred);
+        left
     }
 }
 
@@ -159,27 +428,76 @@ impl Claim<'_> {
     /// Takes the lock, and waits for it if it must. `recent`: its entry, if it is at hand.
     #[inline(never)] // WHY: most calls end before.
     fn take(mut self, now: Moment, recent: Option<EntryRef>) -> Result<EntryRef> {
-        let entry = match self.attempt(self.strict, now, recent)? {
+        let entry = match self.first_attempt(now, recent)? {
             Attempt::Taken(entry) => return Ok(entry),
             Attempt::Busy(entry) => entry,
         };
-        let counters = self.lock_table.counters();
-        if self.by.is_past(Moment::now()) {
-            counters.wait_timeouts.fetch_add(1, Relaxed);
-            return Err(Error::WaitTimeout);
-        }
-        counters.contended.fetch_add(1, Relaxed);
         let outcome = match self.request.queue {
             WaitMode::Polling => self.poll(entry),
-            WaitMode::Fair | WaitMode::Fifo => self.queue(entry),
+            WaitMode::Fair | WaitMode::Fifo => self.wait(entry),
         };
+        self.count(&outcome);
+        outcome
+    }
+
+    /// As `take`, without waiting: a waiter in the queue, and when to look at it.
+    #[inline(always)]
+    fn begin(
+        mut self,
+        now: Moment,
+        waker: impl FnOnce() -> Result<Waker>,
+    ) -> Result<(Joined, Deadline)> {
+        let never = Deadline::NEVER;
+        let recent = match self.lock_table.recent(self.id) {
+            Some(entry) if entry.take(self.hold, self.opens, now) => {
+                return Ok((Joined::Taken(entry), never));
+            }
+            recent => recent,
+        };
+        let entry = match self.first_attempt(now, recent)? {
+            Attempt::Taken(entry) => return Ok((Joined::Taken(entry), never)),
+            Attempt::Busy(entry) => entry,
+        };
+        let outcome = self.enqueue(entry, &waker()?);
+        self.count(&outcome);
+        outcome
+    }
+
+    /// Joins the queue of `entry`, and looks once.
+    fn enqueue(&mut self, entry: EntryRef, waker: &Waker) -> Result<(Joined, Deadline)> {
+        let waiting = match self.join(entry, waker)? {
+            Joined::Taken(entry) => return Ok((Joined::Taken(entry), Deadline::NEVER)),
+            Joined::Waits(waiting) => waiting,
+        };
+        Ok(match self.look(&waiting)? {
+            Look::Taken => (Joined::Taken(waiting.entry), Deadline::NEVER),
+            Look::Until(until, _) => (Joined::Waits(waiting), until),
+        })
+    }
+
+    /// Counts how a wait ended.
+    fn count<T>(&self, outcome: &Result<T>) {
+        let counters = self.lock_table.counters();
         match outcome {
             Err(Error::WaitTimeout) => &counters.wait_timeouts,
             Err(Error::Deadlock) => &counters.deadlocks,
-            _ => return outcome,
+            _ => return,
         }
         .fetch_add(1, Relaxed);
-        outcome
+    }
+
+    /// The attempt that is always made (C-2).
+    fn first_attempt(&mut self, now: Moment, recent: Option<EntryRef>) -> Result<Attempt> {
+        let attempt = self.attempt(self.strict, now, recent)?;
+        if let Attempt::Busy(_) = attempt {
+            let counters = self.lock_table.counters();
+            if self.by.is_past(Moment::now()) {
+                counters.wait_timeouts.fetch_add(1, Relaxed);
+                return Err(Error::WaitTimeout);
+            }
+            counters.contended.fetch_add(1, Relaxed);
+        }
+        Ok(attempt)
     }
 
     /// One attempt.
@@ -221,26 +539,51 @@ impl Claim<'_> {
     }
 
     /// Waits in the queue of `entry`.
-    fn queue(&mut self, mut entry: EntryRef) -> Result<EntryRef> {
+    fn wait(&mut self, entry: EntryRef) -> Result<EntryRef> {
         if !self.strict && self.spin(&entry) {
             return Ok(entry);
         }
+        let waiting = match self.join(entry, &Waker::Thread(current()))? {
+            Joined::Taken(entry) => return Ok(entry),
+            Joined::Waits(waiting) => waiting,
+        };
         loop {
-            let waiter = self.waiter();
+            match self.look(&waiting)? {
+                Look::Taken => return Ok(waiting.entry),
+                Look::Until(until, now) => sleep(until, now),
+            }
+        }
+    }
+
+    /// Joins the queue of `entry`, or of what has come into its place.
+    fn join(&mut self, mut entry: EntryRef, waker: &Waker) -> Result<Joined> {
+        loop {
+            let waiter = self.waiter(waker);
             let now = Moment::now();
             let (turn, deferred) = entry.join(&waiter, now);
             self.lock_table.carry_out(&entry, deferred);
             match turn {
-                Turn::Taken => return Ok(entry),
-                Turn::Busy { .. } => return self.wait(&entry, &waiter).map(|()| entry),
+                Turn::Taken => return Ok(Joined::Taken(entry)),
+                Turn::Busy { .. } => return self.enlist(entry, waiter).map(Joined::Waits),
                 Turn::Dead => {}
             }
             let now = Moment::now();
             match self.attempt_again(self.strict, now)? {
-                Attempt::Taken(taken) => return Ok(taken),
+                Attempt::Taken(taken) => return Ok(Joined::Taken(taken)),
                 Attempt::Busy(busy) => entry = busy,
             }
         }
+    }
+
+    /// Registers the wait of a waiter that is in the queue.
+    fn enlist(&self, entry: EntryRef, waiter: Arc<Waiter>) -> Result<Waiting> {
+        let registration = match self.register(&entry, &waiter) {
+            Ok(registration) => Some(registration),
+            Err(why) if self.lock_table.leave(&entry, &waiter) => return Err(why),
+            // Granted at the last moment: then it was no deadlock.
+            Err(_) => None,
+        };
+        Ok(Waiting { entry, waiter, registration })
     }
 
     /// Looks for a moment whether the lock is given back. Whether it was got.
@@ -264,49 +607,42 @@ impl Claim<'_> {
         false
     }
 
-    /// Sleeps in the queue until the lock is got, or the wait is over.
-    fn wait(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<()> {
-        let leave = || {
-            let (left, deferred) = entry.leave(waiter, Fate::Left, Moment::now());
-            self.lock_table.carry_out(entry, deferred);
-            left
-        };
-        let _registration = match self.register(entry, waiter) {
-            Ok(registration) => Some(registration),
-            // Granted at the last moment: then it was no deadlock.
-            Err(why) if leave() => return Err(why),
-            Err(_) => None,
-        };
+    /// What became of a waiter, or when to look again if it is not woken before.
+    fn look(&self, waiting: &Waiting) -> Result<Look> {
+        let Waiting { entry, waiter, .. } = waiting;
         loop {
             match waiter.fate() {
-                Fate::Granted => return Ok(()),
+                Fate::Granted => return Ok(Look::Taken),
                 Fate::Closed => return Err(Error::Closed),
+                Fate::Stopped => return Err(Error::Stopped),
                 Fate::Revoked => return Err(Error::Revoked),
+                Fate::TimedOut => return Err(Error::WaitTimeout),
                 Fate::Left | Fate::Waiting => {}
             }
             let now = Moment::now();
             let (turn, deferred) = entry.look(waiter, now);
             self.lock_table.carry_out(entry, deferred);
-            let Turn::Busy { look_again } = turn else { return Ok(()) };
+            let Turn::Busy { look_again } = turn else { return Ok(Look::Taken) };
             if self.by.is_past(now) {
-                if leave() {
+                if self.lock_table.leave(entry, waiter) {
                     return Err(Error::WaitTimeout);
                 }
                 continue;
             }
-            sleep(self.by.min(look_again), now);
+            return Ok(Look::Until(self.by.min(look_again), now));
         }
     }
 
     /// Attempts now and then, with no place in the queue.
     fn poll(&mut self, mut entry: EntryRef) -> Result<EntryRef> {
-        let waiter = self.waiter();
+        let waiter = self.waiter(&Waker::Thread(current()));
         let mut registration = Some(self.register(&entry, &waiter)?);
         loop {
             match waiter.fate() {
                 Fate::Closed => return Err(Error::Closed),
+                Fate::Stopped => return Err(Error::Stopped),
                 Fate::Revoked => return Err(Error::Revoked),
-                Fate::Granted | Fate::Left | Fate::Waiting => {}
+                Fate::TimedOut | Fate::Granted | Fate::Left | Fate::Waiting => {}
             }
             let now = Moment::now();
             let busy = match self.attempt_again(false, now)? {
@@ -328,8 +664,9 @@ impl Claim<'_> {
         }
     }
 
-    fn waiter(&self) -> Arc<Waiter> {
-        Arc::new(Waiter::new(self.hold.clone(), self.opens, self.strict, current()))
+    fn waiter(&self, waker: &Waker) -> Arc<Waiter> {
+        let hold = self.hold.clone();
+        Arc::new(Waiter::new(hold, self.opens, self.strict, self.by, waker.clone()))
     }
 
     fn register(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<Registration> {
@@ -341,9 +678,10 @@ impl Claim<'_> {
             polls: self.request.queue == WaitMode::Polling,
         };
         let registration = Registration::new(wait, scopes().map(Scope::id))?;
-        let is_closed = scopes().any(Scope::is_closed);
-        if is_closed && !planted("wait without looking") {
-            return Err(Error::Closed);
+        if let Some(closed) = scopes().find(|scope| scope.is_closed())
+            && !planted("wait without looking")
+        {
+            return Err(closed.ends_with());
         }
         if !self.hold.is_in_force() {
             return Err(Error::Revoked);
@@ -384,7 +722,7 @@ mod model {
         let scope = &Scope::new();
         let spin_delay = Duration::ZERO;
         let (queue, more_scopes) = (WaitMode::Fifo, &[][..]);
-        let request = Request { wait: never, queue, spin_delay, scope, more_scopes };
+        let request = Request { wait: never, queue, spin_delay, scope, more_scopes, stop: None };
         locked.acquire(&LockIds::One(id().by_ref()), &request).map(|()| locked)
     }
 

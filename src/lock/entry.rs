@@ -17,13 +17,21 @@
 //! I2. While the lock is free its head has been woken and has not gone back to sleep: whoever
 //!     takes the head out of the queue without taking the lock wakes the next.
 //! I3. The head will look again by the release time of the holder, at the latest: whoever makes
-//!     a new holder or a new head wakes the head if it planned to sleep longer.
+//!     a new holder or a new head wakes the head if it planned to sleep longer. If the head is a
+//!     pending acquire, I2 and I3 hold for the first blocked thread too, its deputy.
 //! I4. A dead entry is never taken; whoever meets one looks the key up again.
 //! I5. What a change owes to others (wake-ups of waiters, other locks to free) is paid after the
 //!     mutex is let go.
 //! I6. While there is a queue, whoever became the holder meanwhile is counted as awaited: it is not
 //!     known to those who look for deadlocks otherwise (`waits`).
+//! I7. Nobody is granted the lock, or woken to take it, after the end of its wait (C-2).
+//!
+//! A pending acquire is a waiter like any other: the head is woken to take a free lock, so that a
+//! busy event loop does not keep it from everybody else, and is handed it once it was head for long
+//! enough, or where the order is strict. WHY: a deputy. A thread that was woken runs soon; a loop
+//! may be busy for long, and those behind it must not pay for it with more than the order asks for.
 
+use std::mem;
 use std::ops::{Deref, DerefMut};
 
 use crate::clock::{Deadline, Moment};
@@ -146,6 +154,9 @@ pub(super) enum Turn {
 pub(super) struct Deferred {
     wake: Option<Arc<Waiter>>,
     watch: Option<Arc<Waiter>>,
+    deputy: Option<Arc<Waiter>>,
+    /// Those whose turn came too late (I7).
+    overdue: Vec<Arc<Waiter>>,
     /// A hold that lost this lock, and must lose its others.
     pub(super) expired: Option<HoldRef>,
     /// The entry died and must leave the index.
@@ -157,7 +168,8 @@ pub(super) struct Deferred {
 impl Deferred {
     /// Wakes whom it owes it to.
     pub(super) fn wake(&mut self) {
-        for waiter in [self.wake.take(), self.watch.take()].into_iter().flatten() {
+        let first = [self.wake.take(), self.watch.take(), self.deputy.take()];
+        for waiter in first.into_iter().flatten().chain(mem::take(&mut self.overdue)) {
             waiter.wake();
         }
     }
@@ -247,6 +259,9 @@ impl Entry {
             return Turn::Dead;
         }
         self.expire_overdue(state, now, deferred);
+        if state.holder.is_none() {
+            self.drop_overdue(state, now, deferred);
+        }
         // Deleting the lock is a release like any other: the head may have a right to it (C-3).
         let expired = deferred.expired.is_some();
         let head_first =
@@ -282,6 +297,10 @@ impl Entry {
         if let Turn::Busy { look_again } = turn {
             waiter.set_wakes_at(look_again);
             state.queue.push(Arc::clone(waiter), now);
+            // It insists on the order, and the head has not come yet to take a free lock.
+            if state.holder.is_none() {
+                self.pass_on(&mut state, now, &mut deferred);
+            }
         }
         (turn, deferred)
     }
@@ -294,18 +313,32 @@ impl Entry {
             return (Turn::Busy { look_again: Deadline::NEVER }, deferred);
         }
         let is_head = state.queue.is_head(waiter);
-        if is_head {
+        let watches = is_head || state.queue.is_deputy(waiter);
+        if watches {
             self.expire_overdue(&mut state, now, &mut deferred);
         }
-        if is_head && state.holder.is_none() {
-            state.queue.remove(waiter, now);
-            self.hand_to(&mut state, &waiter.hold, waiter.opens, now);
-            waiter.decide(Fate::Granted);
-            self.watch(&mut state, &mut deferred);
-            return (Turn::Taken, deferred);
+        if watches && state.holder.is_none() {
+            if !is_head {
+                self.drop_overdue(&mut state, now, &mut deferred);
+            }
+            let expired = deferred.expired.is_some();
+            let queue = &state.queue;
+            let head_first = queue.is_strict() || expired && queue.must_hand_over(now);
+            if queue.is_head(waiter) || !head_first && waiter.fate() == Fate::Waiting {
+                state.queue.remove(waiter, now);
+                self.hand_to(&mut state, &waiter.hold, waiter.opens, now);
+                waiter.decide(Fate::Granted);
+                self.watch(&mut state, &mut deferred);
+                return (Turn::Taken, deferred);
+            }
+            self.pass_on(&mut state, now, &mut deferred);
         }
-        // Only the head watches the holder (I3).
-        let look_again = if is_head { next_look(&state, now) } else { Deadline::NEVER };
+        if waiter.fate() != Fate::Waiting {
+            return (Turn::Busy { look_again: Deadline::NEVER }, deferred);
+        }
+        // Only the head watches the holder, and its deputy (I3).
+        let watches = state.queue.is_head(waiter) || state.queue.is_deputy(waiter);
+        let look_again = if watches { next_look(&state, now) } else { Deadline::NEVER };
         waiter.set_wakes_at(look_again);
         (Turn::Busy { look_again }, deferred)
     }
@@ -391,8 +424,14 @@ impl Entry {
 
     /// The lock is free and there are waiters: hands it to the head, or wakes the head to take it.
     fn pass_on(&self, state: &mut State, now: Moment, deferred: &mut Deferred) {
+        self.drop_overdue(state, now, deferred);
+        if state.queue.is_empty() {
+            deferred.idle = true;
+            return;
+        }
         if !state.queue.must_hand_over(now) {
             deferred.wake = state.queue.head().filter(|_| !planted("no wake-up")).cloned();
+            deferred.deputy = state.queue.deputy().cloned();
             return;
         }
         if let Some(head) = state.queue.pop(now) {
@@ -401,6 +440,14 @@ impl Entry {
             head.decide(Fate::Granted);
             self.watch(state, deferred);
             deferred.wake = Some(head);
+        }
+    }
+
+    /// The lock is free: those at the head of the queue whose time is over have waited in vain (I7).
+    fn drop_overdue(&self, state: &mut State, now: Moment, deferred: &mut Deferred) {
+        while let Some(overdue) = state.queue.pop_overdue(now) {
+            overdue.decide(Fate::TimedOut);
+            deferred.overdue.push(overdue);
         }
     }
 
@@ -425,11 +472,10 @@ impl Entry {
 
     /// Keeps I3.
     fn watch(&self, state: &mut State, deferred: &mut Deferred) {
-        if let (Some(holder), Some(head)) = (&state.holder, state.queue.head())
-            && holder.release_time() < head.wakes_at()
-        {
-            deferred.watch = Some(Arc::clone(head));
-        }
+        let Some(holder) = &state.holder else { return };
+        let sleeps_too_long = |waiter: &&Arc<Waiter>| holder.release_time() < waiter.wakes_at();
+        deferred.watch = state.queue.head().filter(sleeps_too_long).cloned();
+        deferred.deputy = state.queue.deputy().filter(sleeps_too_long).cloned();
     }
 }
 
@@ -471,6 +517,7 @@ mod model {
     use crate::key::Key;
     use crate::lock::hold::{Gate, Hold};
     use crate::lock::owner::OwnerId;
+    use crate::lock::queue::Waker;
     use crate::sync::{current, park};
     use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use loom::thread;
@@ -496,6 +543,11 @@ mod model {
     }
 
     const NOW: Moment = Moment::START;
+
+    fn waiter(hold: &HoldRef, strict: bool) -> Waiter {
+        let waker = Waker::Thread(current());
+        Waiter::new(hold.clone(), true, strict, Deadline::NEVER, waker)
+    }
 
     fn hold() -> HoldRef {
         let exec = Timeout::millis(10);
@@ -527,7 +579,7 @@ mod model {
             if self.entry.take(hold, true, NOW) {
                 return true;
             }
-            let waiter = Arc::new(Waiter::new(hold.clone(), true, self.strict, current()));
+            let waiter = Arc::new(waiter(hold, self.strict));
             let (turn, deferred) = self.entry.join(&waiter, NOW);
             self.carry_out(deferred);
             match turn {
@@ -550,7 +602,7 @@ mod model {
 
         /// Joins the queue and gives up at once. Whether it was granted the lock before it could.
         fn give_up(&self, hold: &HoldRef) -> bool {
-            let waiter = Arc::new(Waiter::new(hold.clone(), true, self.strict, current()));
+            let waiter = Arc::new(waiter(hold, self.strict));
             let (turn, deferred) = self.entry.join(&waiter, NOW);
             self.carry_out(deferred);
             match turn {

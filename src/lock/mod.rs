@@ -48,7 +48,7 @@ mod tokens;
 mod wait_mode;
 mod waits;
 
-pub(crate) use acquire::Request;
+pub(crate) use acquire::{Begun, Pending, Progress, Request};
 pub(crate) use current::{
     Identity, assume_identity, enter_call, identity, inside_call, leave_call, thread_number,
 };
@@ -58,7 +58,9 @@ pub use inspect::{LockInfo, Stats};
 pub use lock_table::LockTable;
 pub(crate) use locked::Locked;
 pub use owner::Owner;
+pub(crate) use queue::{Inbox, InboxRef, Waker};
 pub(crate) use scope::Scope;
+pub use scope::Stop;
 pub use tokens::raise_tokens;
 pub use wait_mode::WaitMode;
 pub(crate) use waits::{abandon, close, detach};

@@ -5,16 +5,17 @@
 //!     Who leaves is never granted the lock afterwards (C-2).
 //! I2. A verdict is given once, by whoever takes the waiter out of the queue.
 //! I3. Everything here happens under the mutex of the lock's entry.
+//! I4. A pending acquire that was woken is on its inbox's list once, until it is polled.
 
 use std::collections::BTreeMap;
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::lock::hold_ref::HoldRef;
 use crate::sync::atomic::{
-    AtomicU8, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+    AtomicBool, AtomicU8, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use crate::sync::{Arc, Thread};
+use crate::sync::{Arc, Thread, planted};
 
 /// Once a waiter has been head for so long, the next release hands it the lock (C-3).
 const HANDOVER_AFTER: Timeout = Timeout::millis(2);
@@ -32,6 +33,28 @@ pub(super) enum Fate {
     Closed = 3,
     /// The locks it holds already, or its claim to this one, were taken away by force.
     Revoked = 4,
+    /// It was told to stop.
+    Stopped = 5,
+    /// Its turn came after its wait deadline: it was passed over (C-2).
+    TimedOut = 6,
+}
+
+/// Who looks after a waiter, and is woken when there is something to see.
+#[derive(Debug, Clone)]
+pub(crate) enum Waker {
+    /// A blocked thread.
+    Thread(Thread),
+    /// Whoever polls the pending acquire that has this ticket.
+    Ticket(InboxRef, u64),
+}
+
+/// WHY: one word. Every pending acquire has one.
+pub(crate) type InboxRef = Arc<Arc<dyn Inbox>>;
+
+/// Where pending acquires are polled.
+pub(crate) trait Inbox: std::fmt::Debug + Send + Sync {
+    /// The pending acquire that has `ticket` is to be polled. No mutex of a lock is held.
+    fn is_ready(&self, ticket: u64);
 }
 
 /// Somebody who waits for a lock.
@@ -42,7 +65,11 @@ pub(super) struct Waiter {
     pub(super) opens: bool,
     /// Wants the strict order of arrival.
     pub(super) strict: bool,
-    thread: Thread,
+    /// Its wait deadline.
+    pub(super) by: Deadline,
+    waker: Waker,
+    /// Whether a pending one is on its inbox's list (I4).
+    woken: AtomicBool,
     fate: AtomicU8,
     /// Its place in the queue; 0 for none.
     ticket: AtomicU64,
@@ -51,14 +78,45 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    pub(super) fn new(hold: HoldRef, opens: bool, strict: bool, thread: Thread) -> Self {
+    pub(super) fn new(
+        hold: HoldRef,
+        opens: bool,
+        strict: bool,
+        by: Deadline,
+        waker: Waker,
+    ) -> Self {
         let (ticket, wakes_at) = (AtomicU64::new(0), AtomicU64::new(0));
-        let fate = AtomicU8::new(Fate::Waiting as u8);
-        Self { hold, opens, strict, thread, fate, ticket, wakes_at }
+        let (fate, woken) = (AtomicU8::new(Fate::Waiting as u8), AtomicBool::new(false));
+        Self { hold, opens, strict, by, waker, woken, fate, ticket, wakes_at }
     }
 
     pub(super) fn wake(&self) {
-        self.thread.unpark();
+        match &self.waker {
+            Waker::Thread(thread) => thread.unpark(),
+            // ORDERING: pairs with `polled`: who swallows a wake-up here is seen by the poll that
+            // comes after the one before.
+            Waker::Ticket(inbox, ticket) => {
+                if !self.woken.swap(true, AcqRel) {
+                    inbox.is_ready(*ticket);
+                }
+            }
+        }
+    }
+
+    /// A pending one is about to be polled: whoever wakes it from now on is heard (I4).
+    pub(super) fn polled(&self) {
+        // ORDERING: pairs with `wake`. An exchange, so that it reads the last wake-up.
+        if !planted("polled afterwards") {
+            self.woken.swap(false, AcqRel);
+        }
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self.waker, Waker::Ticket(..))
+    }
+
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
     }
 
     /// ORDERING: pairs with `decide`: who sees a fate sees what its giver did before.
@@ -68,6 +126,8 @@ impl Waiter {
             2 => Fate::Left,
             3 => Fate::Closed,
             4 => Fate::Revoked,
+            5 => Fate::Stopped,
+            6 => Fate::TimedOut,
             _ => Fate::Waiting,
         }
     }
@@ -97,14 +157,38 @@ impl Waiter {
 #[derive(Debug, Default)]
 pub(super) struct Queue(Option<Box<Waiters>>);
 
-/// WHY: an ordered map. Ten thousand waiters that time out in the middle cost ten thousand times
-/// a few steps.
+/// WHY: ordered maps. Ten thousand waiters that time out in the middle cost ten thousand times a
+/// few steps. Two: whoever looks for the first blocked thread does not count ten thousand pending
+/// acquires before it.
 #[derive(Debug)]
 struct Waiters {
-    by_ticket: BTreeMap<u64, Arc<Waiter>>,
+    blocked: BTreeMap<u64, Arc<Waiter>>,
+    pending: BTreeMap<u64, Arc<Waiter>>,
     last_ticket: u64,
     strict: usize,
     head_since: Moment,
+}
+
+impl Waiters {
+    fn kind(&mut self, waiter: &Waiter) -> &mut BTreeMap<u64, Arc<Waiter>> {
+        if waiter.is_pending() { &mut self.pending } else { &mut self.blocked }
+    }
+
+    fn first(&self) -> Option<(u64, &Arc<Waiter>)> {
+        let blocked = self.blocked.first_key_value();
+        let pending = self.pending.first_key_value();
+        let (ticket, waiter) = match (blocked, pending) {
+            (Some(blocked), Some(pending)) => {
+                if blocked.0 < pending.0 {
+                    blocked
+                } else {
+                    pending
+                }
+            }
+            (blocked, pending) => blocked.or(pending)?,
+        };
+        Some((*ticket, waiter))
+    }
 }
 
 impl Queue {
@@ -113,7 +197,7 @@ impl Queue {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiters| waiters.by_ticket.len())
+        self.0.as_ref().map_or(0, |waiters| waiters.blocked.len() + waiters.pending.len())
     }
 
     /// Whether somebody in here insists on the order of arrival.
@@ -124,22 +208,22 @@ impl Queue {
     /// Puts a waiter at the end.
     pub(super) fn push(&mut self, waiter: Arc<Waiter>, now: Moment) {
         let waiters = self.0.get_or_insert_with(|| {
-            let by_ticket = BTreeMap::new();
-            Box::new(Waiters { by_ticket, last_ticket: 0, strict: 0, head_since: now })
+            let (blocked, pending) = (BTreeMap::new(), BTreeMap::new());
+            Box::new(Waiters { blocked, pending, last_ticket: 0, strict: 0, head_since: now })
         });
-        if waiters.by_ticket.is_empty() {
+        if waiters.first().is_none() {
             waiters.head_since = now;
         }
         waiters.strict += usize::from(waiter.strict);
         waiters.last_ticket += 1;
+        let ticket = waiters.last_ticket;
         // ORDERING: under the mutex of the entry (I3).
-        waiter.ticket.store(waiters.last_ticket, Relaxed);
-        waiters.by_ticket.insert(waiters.last_ticket, waiter);
+        waiter.ticket.store(ticket, Relaxed);
+        waiters.kind(&waiter).insert(ticket, waiter);
     }
 
     fn first(&self) -> Option<(u64, &Arc<Waiter>)> {
-        let (ticket, waiter) = self.0.as_ref()?.by_ticket.first_key_value()?;
-        Some((*ticket, waiter))
+        self.0.as_ref()?.first()
     }
 
     pub(super) fn head(&self) -> Option<&Arc<Waiter>> {
@@ -148,6 +232,18 @@ impl Queue {
 
     pub(super) fn is_head(&self, waiter: &Waiter) -> bool {
         self.first().is_some_and(|(head, _)| head == waiter.ticket())
+    }
+
+    /// The first blocked thread, if the head is a pending acquire.
+    pub(super) fn deputy(&self) -> Option<&Arc<Waiter>> {
+        let head = self.head()?;
+        let (_, first) = self.0.as_ref()?.blocked.first_key_value()?;
+        (head.is_pending() && !planted("no deputy")).then_some(first)
+    }
+
+    /// Whether `waiter` is the deputy of the head.
+    pub(super) fn is_deputy(&self, waiter: &Waiter) -> bool {
+        self.deputy().is_some_and(|deputy| deputy.ticket() == waiter.ticket())
     }
 
     /// Whether the next release must hand the lock to the head.
@@ -163,11 +259,19 @@ impl Queue {
         Some(head)
     }
 
+    /// Takes out the head if its wait deadline has passed.
+    pub(super) fn pop_overdue(&mut self, now: Moment) -> Option<Arc<Waiter>> {
+        if !self.head()?.by.is_past(now) {
+            return None;
+        }
+        self.pop(now)
+    }
+
     /// Takes a waiter out, wherever it stands, if it is in here.
     pub(super) fn remove(&mut self, waiter: &Waiter, now: Moment) {
         let was_head = self.is_head(waiter);
         let Some(waiters) = &mut self.0 else { return };
-        if waiters.by_ticket.remove(&waiter.ticket()).is_none() {
+        if waiters.kind(waiter).remove(&waiter.ticket()).is_none() {
             return;
         }
         waiters.strict -= usize::from(waiter.strict);

@@ -18,7 +18,7 @@ use crate::lock::hold::{Gate, Hold, Standing, Verdict};
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::index::{Listed, Node};
 use crate::lock::owner::OwnerId;
-use crate::lock::queue::{Fate, Waiter};
+use crate::lock::queue::{Fate, Waiter, Waker};
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -207,7 +207,8 @@ impl Scenario {
                 Ok(entry) => return Some(entry),
                 Err(busy) => busy,
             };
-            let waiter = Arc::new(Waiter::new(hold.clone(), true, strict, current()));
+            let waiter =
+                Arc::new(Waiter::new(hold.clone(), true, strict, by, Waker::Thread(current())));
             let (turn, deferred) = entry.join(&waiter, self.now());
             self.carry_out(row, &entry, deferred);
             match turn {
@@ -221,8 +222,10 @@ impl Scenario {
     /// As `Claim::wait`. Whether it got the lock.
     fn wait(&self, row: usize, entry: &EntryRef, waiter: &Arc<Waiter>, by: Deadline) -> bool {
         loop {
-            if waiter.fate() == Fate::Granted {
-                return true;
+            match waiter.fate() {
+                Fate::Granted => return true,
+                Fate::TimedOut => return false,
+                _ => {}
             }
             let now = self.now();
             let (turn, deferred) = entry.look(waiter, now);

@@ -37,7 +37,7 @@ use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::owner::{self, OwnerNode, Place};
 use crate::lock::queue::{Fate, Waiter};
-use crate::lock::scope::Scope;
+use crate::lock::scope::{Scope, Stop};
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
 
@@ -542,15 +542,19 @@ impl Search<'_> {
     }
 }
 
-/// Ends every wait in a scope with `Error::Closed`.
+/// Ends every wait in a scope, with `Error::Closed` or with `Error::Stopped`. Who comes to wait later
+/// sees that it is closed.
 pub(crate) fn close(scope: &Scope) {
-    close_with(scope, Fate::Closed);
+    scope.mark_closed();
+    let fate = if scope.ends_with() == Error::Stopped { Fate::Stopped } else { Fate::Closed };
+    expel(Key::Scope(scope.id()), fate);
 }
 
-/// Ends every wait in a scope with a fate. Who comes to wait later sees that it is closed.
-pub(super) fn close_with(scope: &Scope, fate: Fate) {
-    scope.mark_closed();
-    expel(Key::Scope(scope.id()), fate);
+impl Stop {
+    /// Ends every wait under it with `Error::Stopped`, those too that are yet to come.
+    pub fn request(&self) {
+        close(self.scope());
+    }
 }
 
 /// How many calls wait in a scope that is open.
@@ -620,11 +624,12 @@ fn cut(cut: impl FnOnce() -> Option<Place>) {
 #[expect(clippy::unwrap_used, reason = "a panic fails the test")]
 mod tests {
     use super::*;
-    use crate::clock::Timeout;
+    use crate::clock::{Deadline, Timeout};
     use crate::key::{Key as Bytes, LockId};
     use crate::lock::entry::Turn;
     use crate::lock::hold::{Hold, Verdict};
     use crate::lock::owner::{Call, OwnerId};
+    use crate::lock::queue::Waker;
     use crate::sync::current;
     use std::sync::MutexGuard;
     use std::time::{Duration, Instant};
@@ -685,7 +690,13 @@ mod tests {
         scope: u64,
     ) -> Result<Waiting> {
         let entry = entry(lock_table, key).expect("held");
-        let waiter = Arc::new(Waiter::new(hold_of(owner.clone()), true, false, current()));
+        let waiter = Arc::new(Waiter::new(
+            hold_of(owner.clone()),
+            true,
+            false,
+            Deadline::NEVER,
+            Waker::Thread(current()),
+        ));
         if !polls {
             let (turn, deferred) = entry.join(&waiter, Moment::now());
             lock_table.carry_out(&entry, deferred);
@@ -991,7 +1002,7 @@ mod tests {
                 let fate = [Fate::Closed, Fate::Revoked, Fate::Waiting][i % 3];
                 assert_eq!(wait.waiter.fate(), fate);
             }
-            close_with(lock_table.scope(), Fate::Closed);
+            close(lock_table.scope());
             for (i, wait) in waits.drain(..).enumerate() {
                 let fate = [Fate::Closed, Fate::Revoked, Fate::Closed][i % 3];
                 assert_eq!(wait.waiter.fate(), fate);
