@@ -12,7 +12,7 @@ use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::locked::{Entries, Locked};
 use crate::lock::queue::{Fate, Waiter};
-use crate::lock::scope::Scope;
+use crate::lock::scope::{Scope, Scopes};
 use crate::lock::tokens;
 use crate::lock::wait_mode::WaitMode;
 use crate::lock::waits::{Registration, Wait};
@@ -27,17 +27,8 @@ pub(crate) struct Request<'a> {
     pub(crate) wait: Timeout,
     pub(crate) queue: WaitMode,
     pub(crate) spin_delay: Duration,
-    /// The handle to the table.
-    pub(crate) scope: &'a Scope,
-    /// More handles, of a call that names several.
-    pub(crate) more_scopes: &'a [&'a Scope],
-}
-
-impl Request<'_> {
-    /// All that a wait ends with.
-    fn scopes<'a>(&'a self, lock_table: &'a LockTable) -> impl Iterator<Item = &'a Scope> + Clone {
-        [self.scope, lock_table.scope()].into_iter().chain(self.more_scopes.iter().copied())
-    }
+    /// The handles to the tables.
+    pub(crate) handles: &'a dyn Scopes,
 }
 
 /// What came of an attempt to get a lock.
@@ -330,7 +321,8 @@ impl Claim<'_> {
     }
 
     fn register(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<Registration> {
-        let scopes = || self.request.scopes(self.lock_table);
+        let handles = || self.request.handles.scopes();
+        let scopes = || handles().chain([self.lock_table.scope()]);
         let registration = Registration::new(Wait {
             waiter: Arc::clone(waiter),
             entry: Arc::clone(entry),
@@ -367,6 +359,15 @@ mod model {
     use crate::lock::waits;
     use loom::thread;
 
+    #[derive(Debug)]
+    struct Handle(Scope);
+
+    impl Scopes for Handle {
+        fn scopes(&self) -> Box<dyn Iterator<Item = &Scope> + '_> {
+            Box::new(std::iter::once(&self.0))
+        }
+    }
+
     fn id() -> LockId {
         LockId { table: 1, key: Key::new(b"k").unwrap() }
     }
@@ -377,10 +378,9 @@ mod model {
         let mut hold = HoldRef::new(|| Hold::new(never, never, OwnerId::None, false, 0));
         hold.get_mut().unwrap().set_only(id());
         let mut locked = Locked::nothing_yet(lock_table.clone(), hold);
-        let scope = &Scope::new();
+        let handles = &Handle(Scope::new());
         let spin_delay = Duration::ZERO;
-        let (queue, more_scopes) = (WaitMode::Fifo, &[][..]);
-        let request = Request { wait: never, queue, spin_delay, scope, more_scopes };
+        let request = Request { wait: never, queue: WaitMode::Fifo, spin_delay, handles };
         locked.acquire(&LockIds::One(id().by_ref()), &request).map(|()| locked)
     }
 

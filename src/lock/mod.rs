@@ -55,7 +55,7 @@ pub use inspect::{LockInfo, Stats};
 pub use lock_table::LockTable;
 pub(crate) use locked::Locked;
 pub use owner::Owner;
-pub(crate) use scope::Scope;
+pub(crate) use scope::{Scope, Scopes};
 pub use tokens::raise_tokens;
 pub use wait_mode::WaitMode;
 pub(crate) use waits::close;

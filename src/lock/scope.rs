@@ -12,6 +12,12 @@ pub(crate) struct Scope {
     closed: AtomicBool,
 }
 
+/// What a call waits through: one handle, or several.
+pub(crate) trait Scopes: std::fmt::Debug {
+    /// Each of them.
+    fn scopes(&self) -> Box<dyn Iterator<Item = &Scope> + '_>;
+}
+
 impl Scope {
     pub(crate) fn new() -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
