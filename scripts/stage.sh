@@ -40,6 +40,7 @@ fill() { # TEMPLATE TARGET
 place "$(artifact 'libetslock\.so')" "lib/$so"
 place "$(artifact 'libetslock\.a')" lib/libetslock.a
 place "$out_dir/etslock.h" include/etslock.h
+place "$out_dir/etslock_ffi.h" include/etslock_ffi.h
 place include/etslock.hpp include/etslock.hpp
 ln -sfn "$so" "build/lib/$soname"
 ln -sfn "$soname" build/lib/libetslock.so
