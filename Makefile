@@ -73,7 +73,7 @@ C_PROGRAMS      := $(C_SOURCES:tests/c/%.c=build/tests/c99/%)
 CXX_PROGRAMS    := $(CXX_SOURCES:tests/c/%.cpp=build/tests/cpp/%)
 STATIC_PROGRAMS := $(STATIC_SOURCES:tests/c/%.c=build/tests/static/%)
 
-KINDS := check-header check-symbols test-rust test-model test-protocol test-dialects test-c test-cpp \
+KINDS := check-header check-symbols check-abi test-rust test-model test-protocol test-dialects test-c test-cpp \
          examples test-ffi check-install test-memory
 
 .PHONY: test $(KINDS)
@@ -118,6 +118,9 @@ check-header: stage ## is include/etslock.h what the sources give?
 
 check-symbols: stage ## do library, header and exports/etslock.symbols agree?
 	@scripts/check-symbols.sh
+
+check-abi: stage ## does a client of 0.1 run, and what does abidiff find beside additions?
+	@scripts/check-abi.sh
 
 check-install: stage ## install, build a program as a user would, uninstall
 	@scripts/check-install.sh

@@ -43,7 +43,7 @@
  *   token          a number larger than that of every earlier lock of the same key, unique in the
  *                  process: what you hand to other systems as a fence (C-21)
  *
- * Promises have numbers, (C-1) to (C-18), by which tests and documentation cite them.
+ * Promises have numbers, (C-1) to (C-24), by which tests and documentation cite them.
  *
  * STATUSES
  *
@@ -198,8 +198,8 @@ typedef enum {
    */
   ETSLOCK_EXEC_TIMEOUT = 2,
   /**
-   * The callback returned non-zero, or ended its thread; nothing was written since its last
-   * commit (C-7).
+   * The callback returned a code that does not commit (0 does, or options.commit_code), or ended
+   * its thread; nothing was written since its last commit (C-7).
    */
   ETSLOCK_CALLBACK_FAILED = 3,
   /**
