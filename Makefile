@@ -77,8 +77,8 @@ CXX20_PROGRAMS  := $(CXX20_SOURCES:tests/c/%.cpp=build/tests/cpp20/%)
 HAS_CXX20 = echo 'int main() {}' | $(CXX) -std=c++20 -fsyntax-only -x c++ - 2>/dev/null
 STATIC_PROGRAMS := $(STATIC_SOURCES:tests/c/%.c=build/tests/static/%)
 
-KINDS := check-header check-symbols test-rust test-model test-protocol test-dialects test-c test-cpp \
-         test-static examples test-ffi check-install test-memory
+KINDS := check-header check-symbols check-abi test-rust test-model test-protocol test-dialects test-c \
+         test-cpp test-static examples test-ffi check-install test-memory
 
 .PHONY: test $(KINDS)
 test: all ## run everything below; STRICT=1 makes a missing tool a failure
@@ -129,6 +129,9 @@ check-header: stage ## is include/etslock.h what the sources give?
 
 check-symbols: stage ## do library, header and exports/etslock.symbols agree?
 	@scripts/check-symbols.sh
+
+check-abi: stage ## does a client of 0.1 run, and what does abidiff find beside additions?
+	@scripts/check-abi.sh
 
 check-install: stage ## install, build a program as a user would, uninstall
 	@scripts/check-install.sh

@@ -214,8 +214,8 @@ typedef enum {
    */
   ETSLOCK_EXEC_TIMEOUT = 2,
   /**
-   * The callback returned non-zero, or ended its thread; nothing was written since its last
-   * commit (C-7).
+   * The callback returned a code that does not commit (0 does, or options.commit_code), or ended
+   * its thread; nothing was written since its last commit (C-7).
    */
   ETSLOCK_CALLBACK_FAILED = 3,
   /**

@@ -42,6 +42,7 @@ scripts/static-library.sh "$(artifact 'libetslock\.a')" build/narrowed.a
 place build/narrowed.a lib/libetslock.a
 rm build/narrowed.a
 place "$out_dir/etslock.h" include/etslock.h
+place "$out_dir/etslock_ffi.h" include/etslock_ffi.h
 place include/etslock.hpp include/etslock.hpp
 ln -sfn "$so" "build/lib/$soname"
 ln -sfn "$soname" build/lib/libetslock.so

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Moment, Timeout};
+use crate::clock::Timeout;
 use crate::completions::{Acquire, Completion, Poll, Queue};
 use crate::error::{Error, Result};
 use crate::guard::{Guard, Kind};
@@ -101,10 +101,9 @@ impl Completions {
         // Tasks of an event loop share a thread.
         let owner = if options.owner == Owner::Current { Owner::None } else { options.owner };
         let mut locked = nothing_yet(Kind::Acquired, ids, options, owner)?;
-        let (scope, more_scopes) = (tables.scope(), &tables.other_scopes()?[..]);
-        let stop = options.stop.as_ref().map(Stop::scope);
+        let (handles, stop) = (tables.handles(), options.stop.as_ref().map(Stop::scope));
         let (wait, queue, spin_delay) = (options.wait, options.queue, Duration::ZERO);
-        let request = Request { wait, queue, spin_delay, scope, more_scopes, stop };
+        let request = Request { wait, queue, spin_delay, handles, stop };
         let mut drawn = None;
         let begun = locked.begin(ids, &request, || {
             let ticket = *drawn.insert(self.queue.draw()?);
@@ -157,9 +156,6 @@ struct PendingAcquire {
     stop: Option<Stop>,
 }
 
-/// When to try again what memory was short for.
-const SOON: Timeout = Timeout::millis(1);
-
 impl Acquire for PendingAcquire {
     type Held = Box<Guard>;
 
@@ -167,15 +163,8 @@ impl Acquire for PendingAcquire {
         // Its wait deadline stands already.
         let (wait, queue) = (Timeout::INFINITE, self.pending.wait_mode());
         let Self { pending, tables, stop } = self;
-        let more_scopes = match tables.other_scopes() {
-            Ok(scopes) => scopes,
-            // No memory for the list: it is polled again soon.
-            Err(_) => return Poll::Until(Moment::now().after(SOON)),
-        };
-        let (scope, stop) = (tables.scope(), stop.as_ref().map(Stop::scope));
-        let spin_delay = Duration::ZERO;
-        let request =
-            Request { wait, queue, spin_delay, scope, more_scopes: &more_scopes[..], stop };
+        let (handles, stop) = (tables.handles(), stop.as_ref().map(Stop::scope));
+        let request = Request { wait, queue, spin_delay: Duration::ZERO, handles, stop };
         match pending.poll(&request) {
             Ok(Progress::Until(until)) => Poll::Until(until),
             Ok(Progress::Held(locked)) => {

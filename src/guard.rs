@@ -174,9 +174,8 @@ impl Guard {
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, options: &Options) -> Result<()> {
         let Options { wait, queue, spin_delay, .. } = *options;
         let Holding { tables, locked, .. } = &mut self.holding;
-        let (scope, more_scopes) = (tables.scope(), &tables.other_scopes()?[..]);
-        let stop = options.stop.as_ref().map(Stop::scope);
-        locked.acquire(ids, &Request { wait, queue, spin_delay, scope, more_scopes, stop })
+        let (handles, stop) = (tables.handles(), options.stop.as_ref().map(Stop::scope));
+        locked.acquire(ids, &Request { wait, queue, spin_delay, handles, stop })
     }
 
     pub(crate) fn holding(&self) -> &Holding {
@@ -492,12 +491,28 @@ impl Holding {
 
     /// Publishes the staged writes (I1). `last`: and ends the hold.
     fn publish(&self, staged: &mut Staged, last: bool) -> Result<()> {
+        if self.tables.are_one() {
+            let table = self.tables.first();
+            self.publish_in(|_| table, staged, last)
+        } else {
+            self.publish_in(|index| self.table(index), staged, last)
+        }
+    }
+
+    /// As `publish`. `table`: that of the key at a place.
+    #[inline(always)] // WHY: most guards are of one table, and look for none.
+    fn publish_in<'a>(
+        &'a self,
+        table: impl Fn(usize) -> &'a Opened,
+        staged: &mut Staged,
+        last: bool,
+    ) -> Result<()> {
         let locked = &self.locked;
         let hold = locked.hold();
         hold.enter()?;
         // Before the gate: nothing but publishing happens behind it.
         staged.by_key(|index, writes, room| {
-            *room = self.table(index).reserve(&locked.id(index).key, writes)?;
+            *room = table(index).reserve(&locked.id(index).key, writes)?;
             Ok(())
         })?;
         match hold.commit_begin(Moment::now_against(hold.deadline())) {
@@ -508,7 +523,7 @@ impl Holding {
         let mut gate = OpenGate { hold, last: false };
         let mut published = false;
         staged.by_key(|index, writes, room| {
-            match self.table(index).apply(&locked.id(index).key, writes, room) {
+            match table(index).apply(&locked.id(index).key, writes, room) {
                 Err(error) if !published => return Err(error),
                 // WHY: the end. Somebody took the room of this key in the moment since, without
                 // a lock, and there is no other: neither nothing can be published, nor all (C-7).

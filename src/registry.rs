@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::ops::Deref;
 
 use crate::error::{Error, Result};
-use crate::lock::{self, Scope, thread_number};
+use crate::lock::{self, Scope, Scopes, thread_number};
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
 use crate::table::{Cursor, Table, TableOptions};
@@ -36,13 +36,32 @@ pub(crate) fn name_of(table: u64) -> Option<String> {
 /// A table and the scope of one handle to it: what a call under way keeps when the handle is
 /// closed meanwhile (C-14).
 #[derive(Debug)]
-#[repr(align(64))]
 pub struct Opened {
     table: Arc<Table>,
     scope: Arc<Scope>,
+    /// If it stands for several handles: all of them, in the order of their tables.
+    all: Vec<Arc<Opened>>,
+    /// Keeps the counts of two of them on lines of their own. WHY: not aligned. What stands for
+    /// several is made by each call, and aligned memory costs four times as much.
+    _apart: Apart,
 }
 
+type Apart = [u64; 8];
+
 impl Opened {
+    /// The first of several, which stands for all of them; at least one.
+    pub(crate) fn several(all: Vec<Arc<Opened>>) -> Result<Arc<Self>> {
+        let first = all.first().ok_or(Error::Invalid)?;
+        let (table, scope) = (Arc::clone(&first.table), Arc::clone(&first.scope));
+        Ok(Arc::new(Self { table, scope, all, _apart: Apart::default() }))
+    }
+
+    /// All handles, if it stands for several.
+    #[inline(always)]
+    pub(crate) fn all(&self) -> &[Arc<Opened>] {
+        &self.all
+    }
+
     /// Starts an iteration over the table; it outlives the handle.
     pub fn cursor(&self) -> Result<Cursor> {
         Cursor::new(Arc::clone(&self.table))
@@ -50,6 +69,15 @@ impl Opened {
 
     pub(crate) fn scope(&self) -> &Scope {
         &self.scope
+    }
+}
+
+impl Scopes for Opened {
+    fn scopes(&self) -> Box<dyn Iterator<Item = &Scope> + '_> {
+        match &*self.all {
+            [] => Box::new(std::iter::once(self.scope())),
+            all => Box::new(all.iter().map(|opened| opened.scope())),
+        }
     }
 }
 
@@ -96,7 +124,10 @@ impl OpenTable {
 
     fn to(table: Arc<Table>) -> Self {
         let scope = Arc::new(Scope::new());
-        let share = |_| Arc::new(Opened { table: Arc::clone(&table), scope: Arc::clone(&scope) });
+        let share = |_| {
+            let (table, scope) = (Arc::clone(&table), Arc::clone(&scope));
+            Arc::new(Opened { table, scope, all: Vec::new(), _apart: Apart::default() })
+        };
         Self(std::array::from_fn(share))
     }
 

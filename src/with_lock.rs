@@ -59,9 +59,18 @@ pub fn with_lock(
     options: &Options,
     callback: impl Callback,
 ) -> Answer {
-    let ids = LockIds::new(table.id(), keys);
-    let outcome = ids.and_then(|ids| run(Tables::one(table), &ids, options, callback));
-    outcome.unwrap_or_else(Answer::without_callback)
+    in_one(table, keys, options, callback).unwrap_or_else(Answer::without_callback)
+}
+
+#[inline(always)]
+fn in_one(
+    table: Arc<Opened>,
+    keys: &[&[u8]],
+    options: &Options,
+    callback: impl Callback,
+) -> Result<Answer> {
+    let ids = LockIds::new(table.id(), keys)?;
+    run(Tables::one(table), &ids, options, callback)
 }
 
 /// Runs `callback` while holding the locks of `keys`, of several tables (C-20); at least one.

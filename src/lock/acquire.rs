@@ -21,7 +21,7 @@ use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::locked::{Entries, Locked};
 use crate::lock::queue::{Fate, Waiter, Waker};
-use crate::lock::scope::Scope;
+use crate::lock::scope::{Scope, Scopes};
 use crate::lock::tokens;
 use crate::lock::wait_mode::WaitMode;
 use crate::lock::waits::{Registration, Wait};
@@ -36,19 +36,16 @@ pub(crate) struct Request<'a> {
     pub(crate) wait: Timeout,
     pub(crate) queue: WaitMode,
     pub(crate) spin_delay: Duration,
-    /// The handle to the table.
-    pub(crate) scope: &'a Scope,
-    /// More handles, of a call that names several.
-    pub(crate) more_scopes: &'a [&'a Scope],
+    /// The handles to the tables.
+    pub(crate) handles: &'a dyn Scopes,
     /// What ends the wait early.
     pub(crate) stop: Option<&'a Scope>,
 }
 
 impl Request<'_> {
     /// All that a wait ends with.
-    fn scopes<'a>(&'a self, lock_table: &'a LockTable) -> impl Iterator<Item = &'a Scope> + Clone {
-        let more = self.more_scopes.iter().copied().chain(self.stop);
-        [self.scope, lock_table.scope()].into_iter().chain(more)
+    fn scopes<'a>(&'a self, lock_table: &'a LockTable) -> impl Iterator<Item = &'a Scope> {
+        self.handles.scopes().chain([lock_table.scope()]).chain(self.stop)
     }
 }
 
@@ -709,6 +706,15 @@ mod model {
     use crate::lock::waits;
     use loom::thread;
 
+    #[derive(Debug)]
+    struct Handle(Scope);
+
+    impl Scopes for Handle {
+        fn scopes(&self) -> Box<dyn Iterator<Item = &Scope> + '_> {
+            Box::new(std::iter::once(&self.0))
+        }
+    }
+
     fn id() -> LockId {
         LockId { table: 1, key: Key::new(b"k").unwrap() }
     }
@@ -719,10 +725,10 @@ mod model {
         let mut hold = HoldRef::new(|| Hold::new(never, never, OwnerId::None, false, 0));
         hold.get_mut().unwrap().set_only(id());
         let mut locked = Locked::nothing_yet(lock_table.clone(), hold);
-        let scope = &Scope::new();
+        let handles = &Handle(Scope::new());
         let spin_delay = Duration::ZERO;
-        let (queue, more_scopes) = (WaitMode::Fifo, &[][..]);
-        let request = Request { wait: never, queue, spin_delay, scope, more_scopes, stop: None };
+        let queue = WaitMode::Fifo;
+        let request = Request { wait: never, queue, spin_delay, handles, stop: None };
         locked.acquire(&LockIds::One(id().by_ref()), &request).map(|()| locked)
     }
 

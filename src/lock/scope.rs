@@ -15,6 +15,12 @@ pub(crate) struct Scope {
     closed: AtomicBool,
 }
 
+/// What a call waits through: one handle, or several.
+pub(crate) trait Scopes: std::fmt::Debug {
+    /// Each of them.
+    fn scopes(&self) -> Box<dyn Iterator<Item = &Scope> + '_>;
+}
+
 impl Scope {
     pub(crate) fn new() -> Self {
         Self::of(false)

@@ -344,7 +344,7 @@ pub(super) struct Registration {
 impl Registration {
     /// Registers a wait in `scopes`, under which it can be ended; `Error::Deadlock` if it closes a
     /// cycle.
-    pub(super) fn new(wait: Wait, scopes: impl Iterator<Item = u64> + Clone) -> Result<Self> {
+    pub(super) fn new(wait: Wait, scopes: impl Iterator<Item = u64>) -> Result<Self> {
         // After it has joined the queue: who holds the lock later is counted (I6).
         let held_by = wait.entry.holder().and_then(|(holder, _)| root_of(&holder));
         let (waiter, entry) = (Arc::clone(&wait.waiter), wait.entry.clone());
@@ -389,10 +389,15 @@ impl Drop for Registration {
     }
 }
 
-fn in_scopes(scopes: impl Iterator<Item = u64> + Clone) -> Result<Box<[InScope]>> {
+fn in_scopes(scopes: impl Iterator<Item = u64>) -> Result<Box<[InScope]>> {
+    /// As most waits have.
+    const FEW: usize = 3;
     let mut places = Vec::new();
-    places.try_reserve_exact(scopes.clone().count()).map_err(|_| Error::NoMemory)?;
-    places.extend(scopes.map(|scope| InScope { scope, link: Link::default() }));
+    places.try_reserve_exact(FEW).map_err(|_| Error::NoMemory)?;
+    for scope in scopes {
+        places.try_reserve(1).map_err(|_| Error::NoMemory)?;
+        places.push(InScope { scope, link: Link::default() });
+    }
     places.sort_unstable_by_key(|place| place.scope);
     places.dedup_by_key(|place| place.scope);
     Ok(places.into())

@@ -897,17 +897,17 @@ static void bad_input_of_guards(void)
 
 int main(void)
 {
-    one_key_of_each();
-    what_is_not_covered();
-    every_guard_names_its_table();
-    tables_of_every_type();
-    lost_together();
-    closed_meanwhile();
-    tables_freed_under_a_guard();
-    timeouts_and_deadlocks();
-    one_global_order();
-    overlapping_sets_in_any_order();
-    number_of_keys();
-    bad_input_of_guards();
+    RUN(one_key_of_each());
+    RUN(what_is_not_covered());
+    RUN(every_guard_names_its_table());
+    RUN(tables_of_every_type());
+    RUN(lost_together());
+    RUN(closed_meanwhile());
+    RUN(tables_freed_under_a_guard());
+    RUN(timeouts_and_deadlocks());
+    RUN(one_global_order());
+    RUN(overlapping_sets_in_any_order());
+    RUN(number_of_keys());
+    RUN(bad_input_of_guards());
     return check_report();
 }

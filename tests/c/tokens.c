@@ -212,6 +212,8 @@ static int live(void)
     return EXIT_SUCCESS;
 }
 
+static const char *program; /* WHY: not /proc/self/exe, which is valgrind's under valgrind */
+
 static void one_life(uint64_t *first, uint64_t *last)
 {
     char said[64] = "";
@@ -227,7 +229,7 @@ static void one_life(uint64_t *first, uint64_t *last)
         dup2(ends[1], STDOUT_FILENO);
         close(ends[0]);
         close(ends[1]);
-        execl("/proc/self/exe", "tokens", "live", (char *)NULL);
+        execl(program, program, "live", (char *)NULL);
         _exit(127);
     }
     close(ends[1]);
@@ -530,6 +532,7 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "live") == 0)
         return live();
+    program = argv[0];
     unique_and_growing();
     unique_on_disjoint_keys();
     from_life_to_life();
