@@ -430,7 +430,7 @@ typedef enum {
 /**
  * A queue of completions: where acquires that were begun say how they ended (C-19).
  *
- * Expect one per event loop. Any number of acquires may be pending in one queue, of any tables; none
+ * An event loop has one. Any number of acquires may be pending in one queue, of any tables; none
  * of them needs a thread, or a descriptor of its own. A pending acquire stands in the queue of its
  * key like a blocked thread: with the same order, the same wait deadline, and the duty to delete a
  * lock at its release time. There is no timer thread: all that is seen to by whoever calls
@@ -461,6 +461,7 @@ typedef enum {
  *            etslock_completions_free - ends it, and all that is pending.
  *            etslock_acquire_begin - acquires a lock, or begins to wait for it.
  *            etslock_acquire_locks_begin - the same for several keys.
+ *            etslock_acquire_locks_across_begin - the same for keys of several tables.
  * Since:     0.2
  */
 typedef struct etslock_completions etslock_completions;
@@ -869,19 +870,12 @@ typedef struct {
 } etslock_key;
 
 /**
-<<<<<<< HEAD
  * One key of several, and the table that it is a key of. Never grows.
-=======
- * How an acquire ended that was pending.
- *
- * It never grows.
->>>>>>> w-completions
  *
  * Since:     0.2
  */
 typedef struct {
   /**
-<<<<<<< HEAD
    * The table: any handle to it.
    */
   etslock_table *table;
@@ -894,7 +888,16 @@ typedef struct {
    */
   size_t key_len;
 } etslock_table_key;
-=======
+
+/**
+ * How an acquire ended that was pending.
+ *
+ * It never grows.
+ *
+ * Since:     0.2
+ */
+typedef struct {
+  /**
    * Which one: the number that its beginning gave.
    */
   uint64_t ticket;
@@ -917,7 +920,6 @@ typedef struct {
    */
   uint32_t reserved;
 } etslock_completion;
->>>>>>> w-completions
 
 /**
  * One lock of a snapshot.
@@ -1388,15 +1390,6 @@ etslock_status etslock_cursor_next(etslock_cursor *cursor, etslock_tuples **out_
 void etslock_cursor_free(etslock_cursor *cursor);
 
 /**
-<<<<<<< HEAD
- * ETSLOCK_OWNER_NONE, for languages that read no macros.
- *
- * Threads:   any thread.
- * Blocks:    no.
- * Since:     0.2
- */
-uint64_t etslock_owner_none(void);
-=======
  * Makes a stop that was not requested.
  *
  * Ownership: `*out_stop` is yours until etslock_stop_free; NULL on failure.
@@ -1434,7 +1427,15 @@ etslock_status etslock_stop_request(etslock_stop *stop);
  * Since:     0.2
  */
 void etslock_stop_free(etslock_stop *stop);
->>>>>>> w-completions
+
+/**
+ * ETSLOCK_OWNER_NONE, for languages that read no macros.
+ *
+ * Threads:   any thread.
+ * Blocks:    no.
+ * Since:     0.2
+ */
+uint64_t etslock_owner_none(void);
 
 /**
  * Writes the defaults of etslock_options.
@@ -1846,7 +1847,6 @@ int64_t etslock_guard_remaining_ms(const etslock_guard *guard);
 uint64_t etslock_guard_token(const etslock_guard *guard);
 
 /**
-<<<<<<< HEAD
  * Runs `callback` while holding the locks of several keys, of one table or several.
  *
  * As etslock_with_locks, and each key says its table. The tables may be of different types and
@@ -1901,7 +1901,110 @@ etslock_status etslock_with_locks_across(const etslock_table_key *keys,
  *            stays locked.
  *            ETSLOCK_ERR_NULL - `keys`, `out_guard`, a table, or a key that has a length, is NULL.
  *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
-=======
+ *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys.
+ * Since:     0.2
+ */
+etslock_status etslock_acquire_locks_across(const etslock_table_key *keys,
+                                            size_t key_count,
+                                            const etslock_options *options,
+                                            etslock_guard **out_guard);
+
+/**
+ * The current tuples of a locked key of `table`, with the guard's staged writes applied.
+ *
+ * As etslock_guard_lookup, for every guard: also one of a single table, which `table` must be then.
+ * Any handle to the table will do, not only the one that was given for the lock.
+ *
+ * Ownership: `*out_tuples` is yours until etslock_tuples_free, and outlives the guard; NULL on
+ *            failure.
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_NOT_FOUND - the key has no tuple.
+ *            ETSLOCK_ERR_NULL - `guard`, `table` or `out_tuples` is NULL, or `key` with a length
+ *            above 0.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_lookup_in(etslock_guard *guard,
+                                       etslock_table *table,
+                                       const void *key,
+                                       size_t key_len,
+                                       etslock_tuples **out_tuples);
+
+/**
+ * Stages the insertion of a tuple under a locked key of `table`.
+ *
+ * As etslock_guard_insert, for every guard.
+ *
+ * Ownership: key and value are copied.
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` or `value` with a length above
+ *            0.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_insert_in(etslock_guard *guard,
+                                       etslock_table *table,
+                                       const void *key,
+                                       size_t key_len,
+                                       const void *value,
+                                       size_t value_len);
+
+/**
+ * Stages the removal of all tuples of a locked key of `table`.
+ *
+ * As etslock_guard_delete, for every guard.
+ *
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` with a length above 0.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key; earlier writes stay staged.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_delete_in(etslock_guard *guard,
+                                       etslock_table *table,
+                                       const void *key,
+                                       size_t key_len);
+
+/**
+ * Stages the removal of every instance of one tuple under a locked key of `table`.
+ *
+ * As etslock_guard_delete_tuple, for every guard.
+ *
+ * Ownership: key and value are copied.
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` or `value` with a length above
+ *            0.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_delete_tuple_in(etslock_guard *guard,
+                                             etslock_table *table,
+                                             const void *key,
+                                             size_t key_len,
+                                             const void *value,
+                                             size_t value_len);
+
+/**
  * Makes a queue of completions.
  *
  * Ownership: `*out_completions` is yours until etslock_completions_free; NULL on failure.
@@ -2043,110 +2146,51 @@ etslock_status etslock_acquire_begin(etslock_table *table,
  *            or a key that has a length.
  *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range, or the
  *            queue is ETSLOCK_QUEUE_POLLING.
->>>>>>> w-completions
  *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys.
  * Since:     0.2
  */
-<<<<<<< HEAD
-etslock_status etslock_acquire_locks_across(const etslock_table_key *keys,
-                                            size_t key_count,
-                                            const etslock_options *options,
-                                            etslock_guard **out_guard);
+etslock_status etslock_acquire_locks_begin(etslock_table *table,
+                                           const etslock_key *keys,
+                                           size_t key_count,
+                                           const etslock_options *options,
+                                           etslock_completions *completions,
+                                           void *user_data,
+                                           uint64_t *out_ticket,
+                                           etslock_guard **out_guard);
 
 /**
- * The current tuples of a locked key of `table`, with the guard's staged writes applied.
+ * Acquires the locks of keys of several tables, or begins to wait for them without a thread.
  *
- * As etslock_guard_lookup, for every guard: also one of a single table, which `table` must be then.
- * Any handle to the table will do, not only the one that was given for the lock.
+ * As etslock_acquire_locks_begin, for keys that are named with their tables, as in
+ * etslock_acquire_locks_across (C-20).
  *
- * Ownership: `*out_tuples` is yours until etslock_tuples_free, and outlives the guard; NULL on
- *            failure.
- * Threads:   one thread at a time per `guard`.
+ * Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel; NULL unless
+ *            ETSLOCK_OK. `*out_ticket` is written on ETSLOCK_PENDING only. `keys` are copied.
+ *            `user_data` is given back with the completion, and not looked at.
+ * Threads:   any thread, also from a callback.
  * Blocks:    no.
- * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
- *            ETSLOCK_REVOKED - the guard is revoked.
- *            ETSLOCK_NOT_FOUND - the key has no tuple.
- *            ETSLOCK_ERR_NULL - `guard`, `table` or `out_tuples` is NULL, or `key` with a length
- *            above 0.
- *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
- *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
- *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
+ * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock is held, and wait_timeout_ms is 0.
+ *            ETSLOCK_PENDING - a completion will tell.
+ *            ETSLOCK_STOPPED - a lock is held, and options.stop was requested.
+ *            ETSLOCK_REVOKED - a lock was taken away by force meanwhile.
+ *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
+ *            ETSLOCK_CLOSED - a table, the lock table or `completions` was freed meanwhile.
+ *            ETSLOCK_ERR_NULL - `keys`, a table, `completions`, `out_ticket` or `out_guard` is NULL,
+ *            or a key that has a length.
+ *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range, or the
+ *            queue is ETSLOCK_QUEUE_POLLING.
+ *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys.
  * Since:     0.2
  */
-etslock_status etslock_guard_lookup_in(etslock_guard *guard,
-                                       etslock_table *table,
-                                       const void *key,
-                                       size_t key_len,
-                                       etslock_tuples **out_tuples);
-
-/**
- * Stages the insertion of a tuple under a locked key of `table`.
- *
- * As etslock_guard_insert, for every guard.
- *
- * Ownership: key and value are copied.
- * Threads:   one thread at a time per `guard`.
- * Blocks:    no.
- * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
- *            ETSLOCK_REVOKED - the guard is revoked.
- *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` or `value` with a length above
- *            0.
- *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
- *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
- *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
- * Since:     0.2
- */
-etslock_status etslock_guard_insert_in(etslock_guard *guard,
-                                       etslock_table *table,
-                                       const void *key,
-                                       size_t key_len,
-                                       const void *value,
-                                       size_t value_len);
-
-/**
- * Stages the removal of all tuples of a locked key of `table`.
- *
- * As etslock_guard_delete, for every guard.
- *
- * Threads:   one thread at a time per `guard`.
- * Blocks:    no.
- * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
- *            ETSLOCK_REVOKED - the guard is revoked.
- *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` with a length above 0.
- *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
- *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
- *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key; earlier writes stay staged.
- * Since:     0.2
- */
-etslock_status etslock_guard_delete_in(etslock_guard *guard,
-                                       etslock_table *table,
-                                       const void *key,
-                                       size_t key_len);
-
-/**
- * Stages the removal of every instance of one tuple under a locked key of `table`.
- *
- * As etslock_guard_delete_tuple, for every guard.
- *
- * Ownership: key and value are copied.
- * Threads:   one thread at a time per `guard`.
- * Blocks:    no.
- * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
- *            ETSLOCK_REVOKED - the guard is revoked.
- *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` or `value` with a length above
- *            0.
- *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
- *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
- *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
- * Since:     0.2
- */
-etslock_status etslock_guard_delete_tuple_in(etslock_guard *guard,
-                                             etslock_table *table,
-                                             const void *key,
-                                             size_t key_len,
-                                             const void *value,
-                                             size_t value_len);
+etslock_status etslock_acquire_locks_across_begin(const etslock_table_key *keys,
+                                                  size_t key_count,
+                                                  const etslock_options *options,
+                                                  etslock_completions *completions,
+                                                  void *user_data,
+                                                  uint64_t *out_ticket,
+                                                  etslock_guard **out_guard);
 
 /**
  * Sees to it that every later token of this process is larger than `above`.
@@ -2164,16 +2208,6 @@ etslock_status etslock_guard_delete_tuple_in(etslock_guard *guard,
  * Since:     0.2
  */
 etslock_status etslock_token_raise(uint64_t above);
-=======
-etslock_status etslock_acquire_locks_begin(etslock_table *table,
-                                           const etslock_key *keys,
-                                           size_t key_count,
-                                           const etslock_options *options,
-                                           etslock_completions *completions,
-                                           void *user_data,
-                                           uint64_t *out_ticket,
-                                           etslock_guard **out_guard);
->>>>>>> w-completions
 
 /**
  * Makes a lock table.
