@@ -45,7 +45,7 @@ pub struct Opened {
 impl Opened {
     /// Starts an iteration over the table; it outlives the handle.
     pub fn cursor(&self) -> Result<Cursor> {
-        Cursor::new(Arc::clone(&self.table))
+        Ok(Cursor::new(Arc::clone(&self.table)))
     }
 
     pub(crate) fn scope(&self) -> &Scope {

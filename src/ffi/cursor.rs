@@ -1,6 +1,5 @@
 //! Cursors: pull iteration over the keys of a table.
 
-use std::iter::Peekable;
 use std::sync::Mutex;
 
 use super::boundary::{boundary, boundary_or};
@@ -22,10 +21,10 @@ use crate::table::{Cursor, Snapshot};
 ///            etslock_cursor_free - ends the iteration.
 /// Since:     0.1
 #[derive(Debug)]
-pub struct etslock_cursor(Live<Mutex<Peekable<Cursor>>>);
+pub struct etslock_cursor(Live<Mutex<Cursor>>);
 
 impl Handle for etslock_cursor {
-    type Inner = Mutex<Peekable<Cursor>>;
+    type Inner = Mutex<Cursor>;
     fn enter(&self) -> Result<&Self::Inner> {
         self.0.enter()
     }
@@ -55,7 +54,7 @@ pub unsafe extern "C" fn etslock_table_cursor(
         let out = unsafe { Out::handle(out_cursor) }?;
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
-        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor()?.peekable())))));
+        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor()?)))));
         Ok(())
     })
 }
@@ -86,11 +85,8 @@ pub unsafe extern "C" fn etslock_cursor_next(
         // SAFETY: contract `cursor`.
         let cursor = unsafe { borrow(cursor) }?;
         let mut cursor = cursor.lock().unwrap_or_else(|poison| poison.into_inner());
-        // The key's turn is over when its tuples are at hand.
-        let tuples = cursor.peek().ok_or(Error::NotFound)?.clone();
-        let view = etslock_tuples::new(Snapshot::One(tuples))?;
-        cursor.next();
-        out.give(view);
+        let view = cursor.next_as(|tuples| etslock_tuples::new(Snapshot::One(tuples)))?;
+        out.give(view.ok_or(Error::NotFound)?);
         Ok(())
     })
 }
