@@ -29,6 +29,8 @@ mod map;
 mod parking;
 mod row;
 mod shape;
+#[cfg(test)]
+mod stress;
 mod values;
 
 use std::fmt;
