@@ -8,6 +8,7 @@ use super::status::etslock_status;
 use super::table::etslock_table;
 use super::tuples::etslock_tuples;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::table::{Cursor, Snapshot};
 
 /// An iteration over the keys of a table.
@@ -54,7 +55,7 @@ pub unsafe extern "C" fn etslock_table_cursor(
         let out = unsafe { Out::handle(out_cursor) }?;
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
-        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor()?)))));
+        out.give(memory::boxed(etslock_cursor(Live::new(Mutex::new(table.cursor()?))))?);
         Ok(())
     })
 }

@@ -8,7 +8,8 @@ use super::sized::{SizedStruct, read_sized, write_defaults};
 use super::status::etslock_status;
 use super::tuples::etslock_tuples;
 use crate::error::{Error, Result};
-use crate::registry::OpenTable;
+use crate::memory;
+use crate::registry::{self, OpenTable};
 use crate::table::{Access, Snapshot, TableOptions, TableType};
 
 /// How many tuples a key may have, and which: for etslock_table_options.type.
@@ -150,7 +151,7 @@ unsafe fn name(name: *const c_char) -> Result<String> {
     }
     // SAFETY: not NULL, and the contract above.
     let text = unsafe { CStr::from_ptr(name) }.to_str().map_err(|_| Error::Invalid)?;
-    if text.is_empty() || text.len() > LONGEST { Err(Error::Invalid) } else { Ok(text.to_owned()) }
+    if text.is_empty() || text.len() > LONGEST { Err(Error::Invalid) } else { registry::copy(text) }
 }
 
 /// Writes the defaults of etslock_table_options.
@@ -200,7 +201,7 @@ pub unsafe extern "C" fn etslock_table_new(
         let options = unsafe { read_sized(options) }?;
         // SAFETY: contract `options`: `name` is NULL or a C string.
         let options = unsafe { options.validate() }?;
-        out.give(Box::new(etslock_table(Live::new(OpenTable::create(options)?))));
+        out.give(memory::boxed(etslock_table(Live::new(OpenTable::create(options)?)))?);
         Ok(())
     })
 }
@@ -231,7 +232,7 @@ pub unsafe extern "C" fn etslock_table_open(
         let out = unsafe { Out::handle(out_table) }?;
         // SAFETY: contract `name`.
         let name = unsafe { self::name(name) }?;
-        out.give(Box::new(etslock_table(Live::new(OpenTable::open(&name)?))));
+        out.give(memory::boxed(etslock_table(Live::new(OpenTable::open(&name)?)))?);
         Ok(())
     })
 }
