@@ -25,7 +25,7 @@ use crate::options::Options;
 use crate::registry::Opened;
 use crate::staged::Staged;
 use crate::sync::{Arc, Thread, current, park, park_timeout};
-use crate::table::{Snapshot, Tuples, Write};
+use crate::table::{Snapshot, Spot, Tuples, Write};
 
 /// What a guard stands in for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub(crate) struct Holding {
 #[derive(Debug, Default)]
 struct Pending {
     staged: Staged,
+    /// Where the tuples were found, if the guard has one key.
+    spot: Option<Spot>,
     /// What the callback hands to the caller of its call.
     result: Option<Box<[u8]>>,
 }
@@ -129,7 +131,7 @@ impl Guard {
         if pending.staged.is_empty() {
             return self.status();
         }
-        self.holding.publish(&pending.staged, false)?;
+        self.holding.publish(&pending.staged, pending.spot, false)?;
         pending.staged.clear();
         Ok(())
     }
@@ -209,7 +211,11 @@ impl Guard {
     #[inline(always)]
     pub(crate) fn read(&self, wanted: &LockIds<'_>) -> Result<Snapshot> {
         Ok(match wanted {
-            LockIds::One(id) => Snapshot::One(self.holding.table.snapshot(id.key)?),
+            LockIds::One(id) => {
+                let (tuples, spot) = self.holding.table.snapshot_at(id.key)?;
+                self.pending.borrow_mut().spot = spot;
+                Snapshot::One(tuples)
+            }
             LockIds::Many(ids) => {
                 let groups = ids.iter().map(|id| self.holding.table.snapshot(id.key));
                 Snapshot::Many(error::list(groups)?)
@@ -221,7 +227,7 @@ impl Guard {
     /// only owner. Returns what the callback set.
     pub(crate) fn finish(&mut self) -> Result<Option<Box<[u8]>>> {
         let pending = self.pending.get_mut();
-        match self.holding.publish(&pending.staged, true) {
+        match self.holding.publish(&pending.staged, pending.spot, true) {
             Ok(()) => {
                 self.holding.locked.release_for_good();
                 Ok(pending.result.take())
@@ -236,8 +242,8 @@ impl Guard {
 
     /// As `finish`, while others look at the guard.
     pub(crate) fn finish_shared(&self) -> Result<Option<Box<[u8]>>> {
-        let Pending { staged, result } = mem::take(&mut *self.pending.borrow_mut());
-        match self.holding.publish(&staged, true) {
+        let Pending { staged, spot, result } = mem::take(&mut *self.pending.borrow_mut());
+        match self.holding.publish(&staged, spot, true) {
             Ok(()) => {
                 self.holding.locked.release();
                 Ok(result)
@@ -350,12 +356,12 @@ impl Holding {
     }
 
     /// Publishes the staged writes (I1). `last`: and ends the hold.
-    fn publish(&self, staged: &Staged, last: bool) -> Result<()> {
+    fn publish(&self, staged: &Staged, spot: Option<Spot>, last: bool) -> Result<()> {
         let Self { table, locked, .. } = self;
         let hold = locked.hold();
         hold.enter()?;
         // Before the gate: nothing but publishing happens behind it.
-        let ready = staged.prepare(table, |index| locked.key(index))?;
+        let ready = staged.prepare(table, spot, |index| locked.key(index))?;
         match hold.commit_begin(Moment::now_against(hold.deadline())) {
             Gate::Open => {}
             Gate::Late => return self.answer(Standing::Late),

@@ -12,7 +12,7 @@ use std::slice;
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyRef};
 use crate::memory;
-use crate::table::{Prepared, Preview, Table, TableType, Tuples, Write};
+use crate::table::{Prepared, Preview, Spot, Table, TableType, Tuples, Write};
 
 /// Staged writes, by the place of their key among the guard's.
 ///
@@ -36,7 +36,7 @@ pub(crate) struct Batch {
 /// What is to be published.
 pub(crate) enum Ready<'a> {
     /// One write of a set, which is made in place.
-    Write(&'a Table, KeyRef<'a>, &'a Write),
+    Write(&'a Table, Option<Spot>, KeyRef<'a>, &'a Write),
     /// Changes that are made, one of each key.
     Made(Vec<Prepared<'a>>),
 }
@@ -128,16 +128,18 @@ impl Staged {
         Ok(preview.tuples(tuples))
     }
 
-    /// Takes what publishing needs: the memory, and the rows if they are several (I2).
+    /// Takes what publishing needs: the memory, and the rows if they are several (I2). `spot`: where the
+    /// tuples of a guard's only key were found.
     pub(crate) fn prepare<'a>(
         &'a self,
         table: &'a Table,
+        spot: Option<Spot>,
         key: impl Fn(usize) -> &'a Key,
     ) -> Result<Ready<'a>> {
         let made = match self {
             Staged::None => Vec::new(),
             Staged::One(index, write) if table.table_type() == TableType::Set => {
-                return Ok(Ready::Write(table, key(*index).by_ref(), write));
+                return Ok(Ready::Write(table, spot, key(*index).by_ref(), write));
             }
             Staged::One(index, write) => {
                 let mut made = memory::list(1)?;
@@ -186,7 +188,7 @@ impl Ready<'_> {
     /// Publishes all of it, or nothing.
     pub(crate) fn publish(self) -> Result<()> {
         match self {
-            Ready::Write(table, key, write) => table.apply(key, write),
+            Ready::Write(table, spot, key, write) => table.apply_at(spot, key, write),
             Ready::Made(made) => {
                 made.into_iter().for_each(Prepared::publish);
                 Ok(())

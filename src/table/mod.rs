@@ -35,6 +35,7 @@ mod values;
 
 use std::fmt;
 use std::mem;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
 
 use crate::bytes::Bytes;
@@ -174,6 +175,20 @@ impl Preview {
         Tuples { key: of.key, held: self.after.clone() }
     }
 }
+
+/// Where the row of a key was found, to be tried first the next time: most holders write what they
+/// read. It holds nothing up, for it is not looked at if a segment was replaced since.
+///
+/// WHY: to find it again costs a fifth of what a call on one key does (B1: 200 ns, 12 less).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spot {
+    moment: u64,
+    row: NonNull<Row>,
+}
+
+// SAFETY: it is looked at by one thread at a time, as what it leads to may be by any.
+#[expect(unsafe_code, reason = "it goes with its guard")]
+unsafe impl Send for Spot {}
 
 /// Makes the thread-locals that tables need.
 pub(crate) fn begin_thread() {
@@ -385,7 +400,7 @@ impl Table {
         let segment = self.shape.segment(key.hash(), &pin);
         match segment.and_then(|segment| segment.get(key)) {
             Some(row) if !row.is_gone() => Ok(!row.is_vacant()),
-            Some(_) => Ok(!self.read(key, &pin).1.is_none()),
+            Some(_) => Ok(!self.snapshot(key)?.is_empty()),
             None => Ok(false),
         }
     }
@@ -467,29 +482,78 @@ impl Table {
 
     /// The tuples of a key, perhaps none.
     pub(crate) fn snapshot(&self, key: KeyRef<'_>) -> Result<Tuples> {
-        let pin = pin();
-        let (row_key, held) = self.read(key, &pin);
-        let key = match row_key {
-            Some(RowKey::Long(key)) => Key::clone(key),
-            _ => key.to_key()?,
-        };
-        Ok(Tuples { key, held })
+        self.snapshot_at(key).map(|(tuples, _)| tuples)
     }
 
-    /// What the row of a key holds, and its key, if it has one.
+    /// As `snapshot`, and where they were found.
     #[inline]
-    fn read<'p>(&self, key: KeyRef<'_>, pin: &'p Pin) -> (Option<&'p RowKey>, Held) {
+    pub(crate) fn snapshot_at(&self, key: KeyRef<'_>) -> Result<(Tuples, Option<Spot>)> {
+        let pin = pin();
         loop {
-            let Some(segment) = self.shape.segment(key.hash(), pin) else {
-                return (None, Held::None);
+            let moment = self.shape.moment();
+            let found = self.find(key, &pin);
+            let Some((segment, row_key, row)) = found else {
+                return Ok((Tuples { key: key.to_key()?, held: Held::None }, None));
             };
-            let Some((row_key, row)) = segment.get_with_key(key) else { return (None, Held::None) };
-            let seen = row.read(pin);
+            let seen = row.read(&pin);
             // A row that moves stays what it is until its new map is found (see `shape`).
-            if !seen.gone || self.is_current(segment, key, pin) {
-                return (Some(row_key), seen.held);
+            if !seen.gone || self.is_current(segment, key, &pin) {
+                let key = match row_key {
+                    RowKey::Long(key) => Key::clone(key),
+                    RowKey::Short { .. } => key.to_key()?,
+                };
+                let spot = Spot { moment, row: NonNull::from(row) };
+                return Ok((Tuples { key, held: seen.held }, Some(spot)));
             }
         }
+    }
+
+    #[inline]
+    fn find<'p>(
+        &self,
+        key: KeyRef<'_>,
+        pin: &'p Pin,
+    ) -> Option<(&'p Segment, &'p RowKey, &'p Row)> {
+        let segment = self.shape.segment(key.hash(), pin)?;
+        let (row_key, row) = segment.get_with_key(key)?;
+        Some((segment, row_key, row))
+    }
+
+    /// Puts a value of a word in place of one, where that was found before. `false`: not there.
+    #[inline]
+    #[expect(unsafe_code, reason = "a spot is looked at when nothing was replaced since")]
+    fn put_word_at(&self, spot: Spot, hash: u64, value: (usize, u64)) -> bool {
+        let pin = pin();
+        if !self.shape.is_as_at(spot.moment, &pin) {
+            return false;
+        }
+        // SAFETY: the row of a segment that is there (`Shape::is_as_at`).
+        let row = unsafe { spot.row.as_ref() };
+        if row.seize().is_err() {
+            return false;
+        }
+        let put = row.close_word(value);
+        if put.unwrap_or_else(|| row.close_unchanged()) {
+            parking::wake(hash);
+        }
+        put.is_some()
+    }
+
+    /// As `apply`, on the row of this key that was found before, in this table.
+    #[inline]
+    pub(crate) fn apply_at(
+        &self,
+        spot: Option<Spot>,
+        key: KeyRef<'_>,
+        write: &Write,
+    ) -> Result<()> {
+        if let (TableType::Set, Write::Insert(value), Some(spot)) = (self.r#type, write, spot)
+            && let Some(word) = value.word()
+            && self.put_word_at(spot, key.hash(), word)
+        {
+            return Ok(());
+        }
+        self.apply(key, write)
     }
 
     fn is_current(&self, segment: &Segment, key: KeyRef<'_>, pin: &Pin) -> bool {

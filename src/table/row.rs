@@ -262,6 +262,20 @@ impl Row {
         (old, before & WAITED != 0)
     }
 
+    /// As `close`, with one value of a word for another. `None`: it holds something else.
+    #[inline]
+    pub(super) fn close_word(&self, value: (usize, u64)) -> Option<bool> {
+        let word = self.word.load(Relaxed);
+        if word & KIND != SHORT {
+            return None;
+        }
+        // ORDERING: as in `close`.
+        self.data.store(value.1, Release);
+        let contents = SHORT | (value.0 as u64) << LEN_SHIFT;
+        let version = (word & VERSIONS).wrapping_add(VERSION);
+        Some(self.word.swap(version | contents, AcqRel) & WAITED != 0)
+    }
+
     /// Unlocks a BUSY row that stays what it was. Whether somebody waits.
     pub(super) fn close_unchanged(&self) -> bool {
         // ORDERING: as in `unlock`.

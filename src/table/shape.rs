@@ -23,7 +23,7 @@
 use std::fmt;
 use std::ptr;
 use std::sync::atomic::{
-    AtomicPtr, AtomicUsize,
+    AtomicPtr, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -49,6 +49,7 @@ const MERGE: usize = MOST / 8;
 const SLACK: usize = 64 * ROW;
 
 /// The rows of a range of hashes.
+#[repr(C)] // What every call looks at comes first, in one cache line.
 pub(super) struct Segment {
     map: Map,
     /// How many of the first bits of a hash its range has in common.
@@ -75,6 +76,8 @@ struct Deepest(usize);
 /// The maps of a table.
 pub(super) struct Shape {
     directory: AtomicPtr<Directory>,
+    /// Counts the segments that were replaced, each before it is retired (`Spot`).
+    replaced: AtomicU64,
     /// Held while a segment is replaced.
     replacing: Mutex<Deepest>,
 }
@@ -241,7 +244,11 @@ impl Drop for Leaving<'_> {
 
 impl Shape {
     pub(super) const fn new() -> Self {
-        Self { directory: AtomicPtr::new(ptr::null_mut()), replacing: Mutex::new(Deepest(0)) }
+        Self {
+            directory: AtomicPtr::new(ptr::null_mut()),
+            replaced: AtomicU64::new(0),
+            replacing: Mutex::new(Deepest(0)),
+        }
     }
 
     #[inline]
@@ -259,6 +266,19 @@ impl Shape {
         // ORDERING: pairs with `publish`.
         // SAFETY: as for the directory; no slot is null.
         unsafe { slot.load(Acquire).as_ref() }
+    }
+
+    /// A moment, for `is_as_at`.
+    #[inline]
+    pub(super) fn moment(&self) -> u64 {
+        self.replaced.load(Acquire)
+    }
+
+    /// Whether no segment was replaced since. So one that was found after that moment is there, and
+    /// as it is counted before it is retired, it stays as long as the pin.
+    #[inline]
+    pub(super) fn is_as_at(&self, moment: u64, _: &Pin) -> bool {
+        self.moment() == moment
     }
 
     /// The segment of a hash, and where the range of the next one begins.
@@ -404,6 +424,8 @@ impl Shape {
         if let Some(larger) = larger {
             self.replace_directory(directory, larger, pin);
         }
+        // ORDERING: pairs with `Shape::is_as_at`.
+        self.replaced.fetch_add(1, Release);
         insertions.closed = true;
         if let Some(neighbours) = &mut neighbours {
             neighbours.closed = true;
