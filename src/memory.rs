@@ -44,6 +44,13 @@ pub(crate) fn check_room_for(size: usize) -> Result<()> {
     Vec::<u8>::new().try_reserve_exact(size).map_err(|_| Error::NoMemory)
 }
 
+/// Whether blocks of these sizes are to be had together. They are given back: this thread, which asks
+/// for the same ones next, gets them.
+pub(crate) fn check_room_for_blocks<const N: usize>(sizes: [usize; N]) -> Result<()> {
+    let blocks = sizes.map(|size| list::<u64>(size.div_ceil(size_of::<u64>())));
+    blocks.into_iter().try_for_each(|block| block.map(drop))
+}
+
 /// An empty list with room for `len` items.
 pub(crate) fn list<T>(len: usize) -> Result<Vec<T>> {
     let mut list = Vec::new();

@@ -29,7 +29,13 @@ impl Keys {
         while self.keys.is_empty()
             && let Some(from) = self.next
         {
-            self.next = table.range(from, &mut self.keys)?;
+            match table.range(from, &mut self.keys) {
+                Ok(next) => self.next = next,
+                Err(error) => {
+                    self.keys = Vec::new(); // The whole range has its turn again.
+                    return Err(error);
+                }
+            }
         }
         Ok(self.keys.last())
     }

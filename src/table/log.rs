@@ -14,6 +14,7 @@
 //!     hash, and from each to the one before it.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::bytes::Bytes;
@@ -153,6 +154,12 @@ impl Log {
         Ok((View { log: this.clone(), len, version, living }, undo))
     }
 
+    /// How many bytes it keeps on the heap.
+    pub(super) fn heap(&self) -> usize {
+        let owner = self.owner.lock();
+        owner.alive + owner.dead
+    }
+
     /// Whether more of it is dead than alive.
     pub(super) fn is_mostly_dead(&self) -> bool {
         /// As long as so little is dead, it does not matter.
@@ -216,7 +223,7 @@ impl Owner {
                 memory::push(&mut undo.died, here)?;
                 self.kill(log, here, self.version + 1);
                 match after {
-                    NONE => drop(self.index.insert(hash, before)),
+                    NONE => drop(self.set_last(hash, before)),
                     _ => self.before[after as usize] = before,
                 }
             } else {
@@ -258,16 +265,23 @@ impl Owner {
             self.living += 1;
             self.alive += weight(value);
             self.dead -= weight(value);
-            // The hash has a place in the index, for it had one before.
-            let first = self.index.insert(hash_of(value.as_slice()), place);
-            self.before[place as usize] = first.unwrap_or(NONE);
+            let last = self.set_last(hash_of(value.as_slice()), place);
+            self.before[place as usize] = last;
         }
+    }
+
+    /// Lets the index lead to `place`, for a hash that it has; it has all there ever were. Returns
+    /// where it led.
+    ///
+    /// WHY: not `insert`, which makes room for one more first.
+    fn set_last(&mut self, hash: u64, place: u32) -> u32 {
+        self.index.get_mut(&hash).map_or(NONE, |last| mem::replace(last, place))
     }
 
     fn unlink(&mut self, hash: u64, place: u32) {
         let before = self.before[place as usize];
         if self.index.get(&hash) == Some(&place) {
-            self.index.insert(hash, before);
+            self.set_last(hash, before);
             return;
         }
         let after = self.chain(hash).find(|after| self.before[*after as usize] == place);

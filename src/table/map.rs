@@ -31,8 +31,23 @@ use crate::sync::OnceLock;
 /// The most rows of a bin (I1). The map makes a tree of one that has as many and gets another.
 const LONGEST: u8 = 8;
 
-/// What a row takes of the heap: a node, a value, and what the allocator adds.
+/// What the map allocates for a row, in a way that cannot fail.
+const BLOCKS: [usize; 2] = [96, 24];
+
+/// What that takes of the heap, with what the allocator adds.
 pub(super) const ROW: usize = 112 + 32;
+
+/// `Error::NoMemory` if there is none for one more row.
+pub(super) fn check_room_for_row() -> Result<()> {
+    memory::check_room_for_blocks(BLOCKS)
+}
+
+/// `Error::NoMemory` if there is none for two maps and so many rows.
+pub(super) fn check_room_for_rows(rows: usize) -> Result<()> {
+    /// What an allocator may take at once for small pieces; a map takes much less.
+    const SPARE: usize = 2 << 20;
+    memory::check_room_for(rows * ROW + SPARE)
+}
 
 thread_local! {
     /// WHY: with a gate. The map's reclaimer numbers threads, at their first use of a map and at

@@ -41,10 +41,10 @@ use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyRef};
-use crate::memory;
+use crate::memory::{self, Shared};
 use cursor::Keys;
 use epoch::{Pin, pin};
-use log::Undo;
+use log::{Log, Undo};
 use map::RowKey;
 use parking::Sleep;
 use row::{Not, Row};
@@ -712,11 +712,12 @@ impl Table {
                 segment.count_living(key, after > 0);
             }
         }
+        let log = held.log().cloned();
         let (old, waited) = row.close(held);
         if waited {
             parking::wake(key.hash());
         }
-        retire(old, pin);
+        retire(old, log.as_ref(), pin);
     }
 
     /// Adds the keys of a range to a list. Returns where the next one begins.
@@ -739,14 +740,14 @@ impl Table {
     }
 }
 
-/// Lets go of what a row held.
+/// Lets go of what a row held, now that the row has something else: perhaps the same log.
 #[inline]
 #[expect(unsafe_code, reason = "a row that was written holds it no more")]
-fn retire(old: Held, pin: &Pin) {
+fn retire(old: Held, next: Option<&Shared<Log>>, pin: &Pin) {
     /// Of these a few may stay until other threads, or other calls, have taken notice.
     const SMALL: usize = 1024;
     if let Held::Shared(_) = old {
-        let is_small = old.heap() <= SMALL;
+        let is_small = old.freed_for(next) <= SMALL;
         // SAFETY: the row that led to it does not any more, and any thread may drop it.
         unsafe { pin.retire(old) };
         if !is_small {

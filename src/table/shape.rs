@@ -28,7 +28,9 @@ use std::sync::atomic::{
 };
 
 use super::epoch::{Pin, collect, pin};
-use super::map::{Bins, Map, ROW, RowKey, begin_thread};
+use super::map::{
+    Bins, Map, ROW, RowKey, begin_thread, check_room_for_row, check_room_for_rows,
+};
 use super::row::Row;
 use crate::error::{Error, Result};
 use crate::key::KeyRef;
@@ -166,7 +168,7 @@ impl Segment {
         if let Some(row) = self.map.get(key) {
             return Ok(Some((row, false)));
         }
-        let room = RowKey::of(key).and_then(|key| memory::check_room_for(ROW).map(|()| key));
+        let room = RowKey::of(key).and_then(|key| check_room_for_row().map(|()| key));
         let Ok(row_key) = room else { return Err(NotMade::NoMemory) };
         if !begin_thread() {
             return Err(NotMade::NoMemory); // See `ffi/ending`: it is not asked of such a thread.
@@ -388,7 +390,7 @@ impl Shape {
 
         let bits = segment.bits - u32::from(neighbour.is_some());
         let all = Target { bits, rows };
-        memory::check_room_for((all.rows.len() + 1) * ROW)?;
+        check_room_for_rows(all.rows.len())?;
         let mut larger = None;
         let mut targets = memory::list(2)?;
         if all.rows.len() > SPLIT && bits < 48 {
@@ -503,6 +505,7 @@ impl Directory {
 
 impl Drop for Shape {
     fn drop(&mut self) {
+        collect();
         let directory = *self.directory.get_mut();
         if directory.is_null() {
             return;

@@ -127,14 +127,15 @@ impl Held {
         }
     }
 
-    /// How many bytes they keep on the heap, roughly, for one value.
-    pub(super) fn heap(&self) -> usize {
+    /// How many bytes go, roughly, when this goes and `next` has come in its place.
+    pub(super) fn freed_for(&self, next: Option<&Shared<Log>>) -> usize {
         match self {
             Held::None | Held::One(_) => 0,
             Held::Shared(values) => match &**values {
                 Values::One(value) => value.heap(),
                 Values::Few(list) => list.iter().map(Bytes::heap).sum(),
-                Values::Log(_) => 0,
+                Values::Log(view) if next.is_some_and(|next| next.is(view.log())) => 0,
+                Values::Log(view) => view.log().heap(),
             },
         }
     }
@@ -229,7 +230,7 @@ impl Held {
         }
     }
 
-    fn log(&self) -> Option<&Shared<Log>> {
+    pub(super) fn log(&self) -> Option<&Shared<Log>> {
         match self {
             Held::Shared(values) => match &**values {
                 Values::Log(view) => Some(view.log()),
