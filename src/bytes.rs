@@ -123,11 +123,7 @@ impl Bytes {
 pub(crate) fn check_room_for(len: usize) -> Result<()> {
     /// Fewer than these are there for anyone who could pass them.
     const MANY: usize = 1 << 20;
-    if len < MANY {
-        Ok(())
-    } else {
-        memory::check_room_for(len)
-    }
+    if len < MANY { Ok(()) } else { memory::check_room_for(len) }
 }
 
 /// A copy of `source` on the heap; `Error::NoMemory` if memory of that size cannot be had.
@@ -159,7 +155,9 @@ impl PartialEq for Bytes {
             (Repr::Inline(len, words), Repr::Inline(other_len, other_words)) => {
                 len == other_len && words == other_words
             }
-            (Repr::Shared(data), Repr::Shared(other_data)) => data.as_slice() == other_data.as_slice(),
+            (Repr::Shared(data), Repr::Shared(other_data)) => {
+                data.as_slice() == other_data.as_slice()
+            }
             _ => false,
         }
     }

@@ -217,8 +217,7 @@ impl Drop for SharedBytes {
             self.header().owners.load(Acquire);
             let size = size_of::<Header>() + self.header().len;
             // SAFETY: the layout of a block that there is was valid.
-            let layout =
-                unsafe { Layout::from_size_align_unchecked(size, align_of::<Header>()) };
+            let layout = unsafe { Layout::from_size_align_unchecked(size, align_of::<Header>()) };
             // SAFETY: allocated with this layout, and this was the last owner (I1).
             unsafe { dealloc(self.block.as_ptr().cast(), layout) };
         }

@@ -75,7 +75,10 @@ fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
     let wanted = map.len() * 2;
     let room = (wanted + LITTLE) * size_of::<(K, V)>() * 2;
     // A map cannot be told to do without the memory for a smaller one.
-    if map.capacity() > LITTLE && wanted < map.capacity() / 4 && memory::check_room_for(room).is_ok() {
+    if map.capacity() > LITTLE
+        && wanted < map.capacity() / 4
+        && memory::check_room_for(room).is_ok()
+    {
         map.shrink_to(wanted);
     }
 }

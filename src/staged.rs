@@ -164,7 +164,8 @@ impl Staged {
     /// To be called when they are published: gives back the memory of what they deleted, if it is
     /// much.
     pub(crate) fn tidy<'a>(&self, table: &Table, key: impl Fn(usize) -> &'a Key) {
-        let deletes = |writes: &[Write]| writes.iter().any(|write| !matches!(write, Write::Insert(_)));
+        let deletes =
+            |writes: &[Write]| writes.iter().any(|write| !matches!(write, Write::Insert(_)));
         let tidy = |index: usize, writes: &[Write]| {
             if deletes(writes) {
                 table.tidy(key(index).by_ref());

@@ -76,7 +76,8 @@ impl etslock_tuples {
             [only] if only.len() == 1 => tuples.one = etslock_tuple::first_of(only),
             groups => {
                 let count = groups.iter().map(Tuples::len).sum();
-                tuples.many = Many { count, room: Mutex::new(memory::list(count)?), ..Many::default() };
+                tuples.many =
+                    Many { count, room: Mutex::new(memory::list(count)?), ..Many::default() };
                 if count <= SHORT {
                     tuples.view();
                 }

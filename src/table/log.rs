@@ -303,7 +303,7 @@ impl View {
         &self.log
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.living
     }
 
@@ -329,7 +329,7 @@ mod tests {
     fn numbers(view: &View) -> Vec<u32> {
         let number = |value: &Bytes| u32::from_le_bytes(value.as_slice().try_into().unwrap());
         let numbers: Vec<u32> = view.values().map(number).collect();
-        assert_eq!(numbers.len(), view.len());
+        assert_eq!(numbers.len(), view.count());
         numbers
     }
 
@@ -372,7 +372,7 @@ mod tests {
         let values: Vec<Bytes> = (0..300).map(|number| bytes(number % 3)).collect();
         let (all, _) = append(&log, &values, false);
         let (rest, _) = Log::change(&log, [Step::Remove(&values[1])].into_iter()).unwrap();
-        assert_eq!((all.len(), rest.len()), (300, 200));
+        assert_eq!((all.count(), rest.count()), (300, 200));
         assert!(!numbers(&rest).contains(&1));
     }
 

@@ -576,11 +576,7 @@ impl Table {
     }
 
     /// Locks the row of a key, and makes what `writes` make of it, to be published.
-    pub(crate) fn prepare<'a>(
-        &'a self,
-        key: KeyRef<'a>,
-        writes: &[Write],
-    ) -> Result<Prepared<'a>> {
+    pub(crate) fn prepare<'a>(&'a self, key: KeyRef<'a>, writes: &[Write]) -> Result<Prepared<'a>> {
         let inserts = writes.iter().any(|write| matches!(write, Write::Insert(_)));
         let mut prepared = Prepared { row: None, after: Held::None, undo: None };
         if let Some(row) = self.lock(key, inserts)? {
@@ -668,9 +664,7 @@ impl Table {
         match how.take(row) {
             Ok(()) => Ok(Some((segment, row))),
             Err(Not::Here) => Err(Obstacle::Moving),
-            Err(Not::Free) => {
-                Err(Obstacle::NotFree(parking::sleep_until_free(key.hash(), row)))
-            }
+            Err(Not::Free) => Err(Obstacle::NotFree(parking::sleep_until_free(key.hash(), row))),
         }
     }
 

@@ -290,12 +290,8 @@ impl Row {
                 return None;
             }
             // ORDERING: Release pairs with the next writer's `take`.
-            match self.word.compare_exchange_weak(
-                word,
-                word & !(LOCKED | WAITED),
-                Release,
-                Relaxed,
-            ) {
+            match self.word.compare_exchange_weak(word, word & !(LOCKED | WAITED), Release, Relaxed)
+            {
                 Ok(_) => return Some(word & WAITED != 0),
                 Err(seen) => word = seen,
             }

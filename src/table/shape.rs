@@ -28,9 +28,7 @@ use std::sync::atomic::{
 };
 
 use super::epoch::{Pin, collect, pin};
-use super::map::{
-    Bins, Map, ROW, RowKey, begin_thread, check_room_for_row, check_room_for_rows,
-};
+use super::map::{Bins, Map, ROW, RowKey, begin_thread, check_room_for_row, check_room_for_rows};
 use super::row::Row;
 use crate::error::{Error, Result};
 use crate::key::KeyRef;
@@ -60,7 +58,14 @@ pub(super) struct Segment {
     weight: AtomicUsize,
     living: AtomicUsize,
     insertions: Mutex<Insertions>,
+    /// The next one in the list of the dead.
+    next_dead: *mut Segment,
 }
+
+// SAFETY: the list of the dead is its only pointer, and whoever takes that has it alone.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
 
 struct Insertions {
     bins: Bins,
@@ -120,6 +125,7 @@ impl Segment {
             weight: AtomicUsize::new(0),
             living: AtomicUsize::new(0),
             insertions: Mutex::new(Insertions { bins, closed: false }),
+            next_dead: ptr::null_mut(),
         })
     }
 
@@ -300,6 +306,7 @@ impl Shape {
     #[cold]
     pub(super) fn make_room(&self, hash: u64, full: *const Segment) -> Result<()> {
         begin_thread();
+        bury();
         let mut deepest = self.replacing.lock();
         let pin = pin();
         match self.segment(hash, &pin) {
@@ -335,6 +342,7 @@ impl Shape {
             }
         }
         collect();
+        bury();
     }
 
     /// The first segment.
@@ -398,8 +406,14 @@ impl Shape {
                 larger = Some(directory.resized(bits + 1)?);
             }
             let [low, high] = all.split()?;
-            targets.push((low.make(one_more.filter(|hash| first_bits(*hash, bits + 1) & 1 == 0))?, low));
-            targets.push((high.make(one_more.filter(|hash| first_bits(*hash, bits + 1) & 1 == 1))?, high));
+            targets.push((
+                low.make(one_more.filter(|hash| first_bits(*hash, bits + 1) & 1 == 0))?,
+                low,
+            ));
+            targets.push((
+                high.make(one_more.filter(|hash| first_bits(*hash, bits + 1) & 1 == 1))?,
+                high,
+            ));
         } else {
             targets.push((all.make(one_more)?, all));
         }
@@ -435,7 +449,7 @@ impl Shape {
         drop((insertions, neighbours));
         for segment in segments {
             // SAFETY: made from a box, and no directory leads to it any more.
-            unsafe { retire(segment, pin) };
+            unsafe { pin.retire(Dying(ptr::from_ref(segment).cast_mut())) };
         }
         self.shrink_directory(deepest, pin);
         pin.flush();
@@ -446,7 +460,7 @@ impl Shape {
         // ORDERING: pairs with `directory`.
         self.directory.store(Box::into_raw(new), Release);
         // SAFETY: made from a box, and nobody finds it any more.
-        unsafe { retire(old, pin) };
+        unsafe { pin.retire(Old(ptr::from_ref(old).cast_mut())) };
     }
 
     /// Halves a directory that has each segment twice, as long as it has.
@@ -462,13 +476,49 @@ impl Shape {
     }
 }
 
-/// # Safety
-/// From a box, and nobody who is not pinned has a way to it.
-unsafe fn retire<T>(old: &T, pin: &Pin) {
-    // SAFETY: the contract above.
-    let old = unsafe { Box::from_raw(ptr::from_ref(old).cast_mut()) };
-    // SAFETY: the contract above.
-    unsafe { pin.retire(old) };
+/// Segments that nobody sees any more.
+///
+/// WHY: a list, not dropped when their time has come. That is found out by whoever pins then, most often
+/// a reader, who would spend milliseconds on it. A child of a fork frees its copies of its parent's.
+static DEAD: AtomicPtr<Segment> = AtomicPtr::new(ptr::null_mut());
+
+/// Goes to the list of the dead when it is dropped.
+struct Dying(*mut Segment);
+
+impl Drop for Dying {
+    fn drop(&mut self) {
+        let mut head = DEAD.load(Relaxed);
+        loop {
+            // SAFETY: from a box, and nobody sees it any more.
+            unsafe { (*self.0).next_dead = head };
+            // ORDERING: Release pairs with `bury`.
+            match DEAD.compare_exchange_weak(head, self.0, Release, Relaxed) {
+                Ok(_) => return,
+                Err(seen) => head = seen,
+            }
+        }
+    }
+}
+
+/// Is freed when it is dropped.
+struct Old(*mut Directory);
+
+impl Drop for Old {
+    fn drop(&mut self) {
+        // SAFETY: from a box, and nobody sees it any more.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
+/// Frees the segments that nobody sees any more: the work of those who replace some.
+fn bury() {
+    // ORDERING: pairs with `Dying`.
+    let mut next = DEAD.swap(ptr::null_mut(), Acquire);
+    while !next.is_null() {
+        // SAFETY: made from a box, and in this list alone.
+        let dead = unsafe { Box::from_raw(next) };
+        next = dead.next_dead;
+    }
 }
 
 impl Directory {
@@ -506,6 +556,7 @@ impl Directory {
 impl Drop for Shape {
     fn drop(&mut self) {
         collect();
+        bury();
         let directory = *self.directory.get_mut();
         if directory.is_null() {
             return;

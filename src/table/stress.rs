@@ -195,7 +195,11 @@ fn a_change_that_is_prepared_is_seen_when_it_is_published_or_never() {
         // Rows move meanwhile.
         (0..5000).for_each(|number| table.insert(&key("m", number), b"").unwrap());
         (0..5000).for_each(|number| table.delete(&key("m", number)).unwrap());
-        if publishes { prepared.publish() } else { drop(prepared) }
+        if publishes {
+            prepared.publish()
+        } else {
+            drop(prepared)
+        }
         assert_eq!(table.lookup(b"k").map(|tuples| tuples.len()).ok(), publishes.then_some(100));
     }
 }

@@ -82,7 +82,7 @@ impl Held {
             Held::Shared(values) => match &**values {
                 Values::One(_) => 1,
                 Values::Few(list) => list.len(),
-                Values::Log(view) => view.len(),
+                Values::Log(view) => view.count(),
             },
         }
     }
@@ -224,7 +224,7 @@ impl Held {
     }
 
     fn of_view(view: View) -> Result<Self> {
-        match view.len() {
+        match view.count() {
             0 => Ok(Held::None),
             _ => Ok(Held::Shared(Shared::new(Values::Log(view))?)),
         }
@@ -294,7 +294,7 @@ mod tests {
                     Write::Insert(_) => model.push(text),
                 }
                 let before = texts(&held);
-                let wasted = held.after(r#type, &[write.clone()], LogIs::Own).unwrap();
+                let wasted = held.after(r#type, std::slice::from_ref(&write), LogIs::Own).unwrap();
                 if let Some(undo) = wasted.undo {
                     undo.undo();
                 }
