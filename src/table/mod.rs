@@ -232,7 +232,7 @@ enum Obstacle {
     Full(*const Segment),
     Moving,
     NotFree(Option<Sleep>),
-    NoMemory,
+    No(Error),
 }
 
 impl Take {
@@ -327,12 +327,15 @@ impl Locked<'_> {
     fn publish(self, held: Held) {
         let this = mem::ManuallyDrop::new(self);
         let mut held = Some(held);
-        this.on_row(|pin, segment, row| {
+        let was_large = this.on_row(|pin, segment, row| {
             row.open().then(|| {
                 let held = held.take().unwrap_or(Held::None);
-                this.table.close(this.key, segment, row, held, pin);
+                this.table.close(this.key, segment, row, held, pin)
             })
         });
+        if was_large {
+            epoch::collect();
+        }
     }
 }
 
@@ -615,7 +618,11 @@ impl Table {
                         let busy = Busy { row, hash: key.hash() };
                         let held = change(&row.held())?;
                         mem::forget(busy);
-                        self.close(key, segment, row, held, &pin);
+                        let was_large = self.close(key, segment, row, held, &pin);
+                        drop(pin);
+                        if was_large {
+                            epoch::collect();
+                        }
                         return Ok(());
                     }
                     Err(obstacle) => obstacle,
@@ -679,7 +686,8 @@ impl Table {
             Ok(Some(made)) => Ok(made),
             Ok(None) => Err(Obstacle::Moving),
             Err(NotMade::Full(segment)) => Err(Obstacle::Full(segment)),
-            Err(NotMade::NoMemory) => Err(Obstacle::NoMemory),
+            Err(NotMade::NoMemory) => Err(Obstacle::No(Error::NoMemory)),
+            Err(NotMade::NoThread) => Err(Obstacle::No(Error::NoThread)),
         }
     }
 
@@ -691,14 +699,15 @@ impl Table {
             Obstacle::Moving => self.shape.settle(),
             Obstacle::NotFree(None) => {}
             Obstacle::NotFree(Some(sleep)) => sleep.sleep(),
-            Obstacle::NoMemory => return Err(Error::NoMemory),
+            Obstacle::No(what) => return Err(what),
         }
         Ok(())
     }
 
-    /// Replaces what a BUSY row holds, with what is settled, and gives it back.
+    /// Replaces what a BUSY row holds, with what is settled, and gives it back. Whether that was large:
+    /// then it is worth while to see at once whether it can be freed.
     #[inline]
-    fn close(&self, key: KeyRef<'_>, segment: &Segment, row: &Row, held: Held, pin: &Pin) {
+    fn close(&self, key: KeyRef<'_>, segment: &Segment, row: &Row, held: Held, pin: &Pin) -> bool {
         let (before, after) = (row.len(), held.len());
         if before != after {
             self.tuples.fetch_add(after as isize - before as isize, Relaxed);
@@ -711,7 +720,7 @@ impl Table {
         if waited {
             parking::wake(key.hash());
         }
-        retire(old, log.as_ref(), pin);
+        retire(old, log.as_ref(), pin)
     }
 
     /// Adds the keys of a range to a list. Returns where the next one begins.
@@ -734,20 +743,22 @@ impl Table {
     }
 }
 
-/// Lets go of what a row held, now that the row has something else: perhaps the same log.
+/// Lets go of what a row held, now that the row has something else: perhaps the same log. Whether it
+/// was large.
 #[inline]
 #[expect(unsafe_code, reason = "a row that was written holds it no more")]
-fn retire(old: Held, next: Option<&Shared<Log>>, pin: &Pin) {
-    /// Of these a few may stay until other threads, or other calls, have taken notice.
+fn retire(old: Held, next: Option<&Shared<Log>>, pin: &Pin) -> bool {
+    /// Of smaller ones a few may stay until other threads, or other calls, have taken notice.
     const SMALL: usize = 1024;
-    if let Held::Shared(_) = old {
-        let is_small = old.freed_for(next) <= SMALL;
-        // SAFETY: the row that led to it does not any more, and any thread may drop it.
-        unsafe { pin.retire(old) };
-        if !is_small {
-            pin.flush();
-        }
+    const LARGE: usize = 64 * 1024;
+    let Held::Shared(_) = old else { return false };
+    let size = old.freed_for(next);
+    // SAFETY: the row that led to it does not any more, and any thread may drop it.
+    unsafe { pin.retire(old) };
+    if size > SMALL {
+        pin.flush();
     }
+    size > LARGE
 }
 
 /// The number that a tuple holds; `Error::Type` unless its value is 8 bytes.

@@ -102,6 +102,8 @@ pub(super) enum NotMade {
     /// `make_room` first, for this segment.
     Full(*const Segment),
     NoMemory,
+    /// The thread has ended but for its last destructors; see `ffi/ending`.
+    NoThread,
 }
 
 /// The first `bits` bits of a hash.
@@ -177,7 +179,7 @@ impl Segment {
         let room = RowKey::of(key).and_then(|key| check_room_for_row().map(|()| key));
         let Ok(row_key) = room else { return Err(NotMade::NoMemory) };
         if !begin_thread() {
-            return Err(NotMade::NoMemory); // See `ffi/ending`: it is not asked of such a thread.
+            return Err(NotMade::NoThread);
         }
         if !insertions.bins.may_take(key.hash()) {
             return Err(NotMade::Full(self));
@@ -305,7 +307,9 @@ impl Shape {
     /// Makes room for a row of this hash, in place of a segment that had none. To be called unpinned.
     #[cold]
     pub(super) fn make_room(&self, hash: u64, full: *const Segment) -> Result<()> {
-        begin_thread();
+        if !begin_thread() {
+            return Err(Error::NoThread);
+        }
         bury();
         let mut deepest = self.replacing.lock();
         let pin = pin();
