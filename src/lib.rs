@@ -7,17 +7,19 @@
 //!  |
 //! with_lock    the story: wait, lock, run, commit, release
 //!  |
-//! guard        proof of holding; staged writes; commit
+//! guard        proof of holding; commit
+//!  |
+//! staged       what a holder wants written
 //!  |
 //! registry     handles to tables, and their names
 //!  |
 //! table   lock   exec      what is stored; who may touch it; where callbacks run
 //!  |
-//! options  key  bytes  siphash  process  clock  error  sync
+//! options  key  bytes  memory  siphash  process  clock  error  sync
 //! ```
 //!
-//! `table`, `lock` and `exec` do not know each other. Each is the only one to know its crate:
-//! flurry, crossbeam-epoch (in `lock/reclaim`), libc.
+//! `table`, `lock` and `exec` do not know each other. One file each knows a crate: `table/map` flurry,
+//! `table/epoch` and `lock/reclaim` crossbeam-epoch.
 //!
 //! # Glossary
 //!

@@ -38,7 +38,7 @@ impl Handle for etslock_cursor {
 ///
 /// Ownership: `*out_cursor` is yours until etslock_cursor_free; NULL on failure.
 /// Threads:   any thread.
-/// Blocks:    no; takes time in proportion to the number of keys.
+/// Blocks:    no.
 /// Errors:    ETSLOCK_ERR_NULL - `table` or `out_cursor` is NULL.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys.
 /// Since:     0.1

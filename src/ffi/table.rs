@@ -264,7 +264,7 @@ pub unsafe extern "C" fn etslock_table_free(table: *mut etslock_table) {
 ///
 /// Ownership: key and value are copied.
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -299,7 +299,7 @@ pub unsafe extern "C" fn etslock_table_insert(
 ///
 /// Ownership: key and value are copied.
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_EXISTS - the key has a tuple; nothing changed.
 ///            ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
@@ -400,7 +400,7 @@ pub unsafe extern "C" fn etslock_table_member(
 ///
 /// Ownership: `*out_tuples` is yours until etslock_tuples_free; NULL on failure.
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_NOT_FOUND - the key has no tuple.
 ///            ETSLOCK_ERR_NULL - `table` or `out_tuples` is NULL, or `key` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
@@ -434,7 +434,7 @@ pub unsafe extern "C" fn etslock_table_take(
 /// A key without a tuple is fine, as in ETS: ETSLOCK_OK. It knows nothing of locks (C-9).
 ///
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -464,7 +464,7 @@ pub unsafe extern "C" fn etslock_table_delete(
 /// nothing of locks (C-9).
 ///
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -498,7 +498,7 @@ pub unsafe extern "C" fn etslock_table_delete_tuple(
 /// knows nothing of locks (C-9).
 ///
 /// Threads:   any thread.
-/// Blocks:    no; takes time in proportion to the number of keys.
+/// Blocks:    as etslock_table_delete; takes time in proportion to the number of keys.
 /// Errors:    ETSLOCK_ERR_NULL - `table` is NULL.
 ///            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys; nothing is removed.
@@ -521,7 +521,7 @@ pub unsafe extern "C" fn etslock_table_clear(table: *mut etslock_table) -> etslo
 /// gets `initial + add`. On failure nothing changes. It knows nothing of locks (C-9).
 ///
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_ERR_NULL - `table` or `out_value` is NULL, or `key` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - the sum overflows, or `key_len` is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_TYPE - the table is not a set, or the value is not 8 bytes long.
