@@ -1149,7 +1149,7 @@ void etslock_table_free(etslock_table *table);
  *
  * Ownership: key and value are copied.
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
  *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -1170,7 +1170,7 @@ etslock_status etslock_table_insert(etslock_table *table,
  *
  * Ownership: key and value are copied.
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_EXISTS - the key has a tuple; nothing changed.
  *            ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
  *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
@@ -1228,7 +1228,7 @@ etslock_status etslock_table_member(etslock_table *table, const void *key, size_
  *
  * Ownership: `*out_tuples` is yours until etslock_tuples_free; NULL on failure.
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_NOT_FOUND - the key has no tuple.
  *            ETSLOCK_ERR_NULL - `table` or `out_tuples` is NULL, or `key` with a length above 0.
  *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
@@ -1247,7 +1247,7 @@ etslock_status etslock_table_take(etslock_table *table,
  * A key without a tuple is fine, as in ETS: ETSLOCK_OK. It knows nothing of locks (C-9).
  *
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` with a length above 0.
  *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -1263,7 +1263,7 @@ etslock_status etslock_table_delete(etslock_table *table, const void *key, size_
  * nothing of locks (C-9).
  *
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
  *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -1283,7 +1283,7 @@ etslock_status etslock_table_delete_tuple(etslock_table *table,
  * knows nothing of locks (C-9).
  *
  * Threads:   any thread.
- * Blocks:    no; takes time in proportion to the number of keys.
+ * Blocks:    as etslock_table_delete; takes time in proportion to the number of keys.
  * Errors:    ETSLOCK_ERR_NULL - `table` is NULL.
  *            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys; nothing is removed.
@@ -1298,7 +1298,7 @@ etslock_status etslock_table_clear(etslock_table *table);
  * gets `initial + add`. On failure nothing changes. It knows nothing of locks (C-9).
  *
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_ERR_NULL - `table` or `out_value` is NULL, or `key` with a length above 0.
  *            ETSLOCK_ERR_INVALID - the sum overflows, or `key_len` is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_TYPE - the table is not a set, or the value is not 8 bytes long.
@@ -1356,7 +1356,7 @@ void etslock_tuples_free(etslock_tuples *tuples);
  *
  * Ownership: `*out_cursor` is yours until etslock_cursor_free; NULL on failure.
  * Threads:   any thread.
- * Blocks:    no; takes time in proportion to the number of keys.
+ * Blocks:    no.
  * Errors:    ETSLOCK_ERR_NULL - `table` or `out_cursor` is NULL.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys.
  * Since:     0.1
@@ -1696,7 +1696,7 @@ etslock_status etslock_guard_delete_tuple(etslock_guard *guard,
  * in one step, those of several keys do not (C-7).
  *
  * Threads:   one thread at a time per `guard`.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late; nothing was published.
  *            ETSLOCK_REVOKED - the guard is revoked; nothing was published.
  *            ETSLOCK_ERR_NULL - `guard` is NULL.
@@ -1728,7 +1728,7 @@ etslock_status etslock_guard_rollback(etslock_guard *guard);
  *
  * Ownership: the guard is gone.
  * Threads:   any thread, not while another uses the guard; not for a callback's guard.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard was late; nothing was published, the lock is free.
  *            ETSLOCK_REVOKED - the guard was revoked; nothing was published.
  *            ETSLOCK_ERR_NULL - `guard` is NULL.

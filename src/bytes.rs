@@ -6,10 +6,13 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
-use crate::sync::Arc;
+use crate::memory::{self, SharedBytes};
 
 /// The longest byte string that is kept in place.
 const INLINE: usize = 16;
+
+/// The longest one that fits into a word.
+pub(crate) const WORD: usize = 8;
 
 /// An immutable byte string.
 #[derive(Clone)]
@@ -20,15 +23,8 @@ pub(crate) struct Bytes(Repr);
 #[derive(Clone)]
 enum Repr {
     Inline(Len, Words),
-    // WHY: boxed inside. Only a `Vec` can say that memory cannot be had (C-17).
-    Shared(Arc<Box<[u8]>>),
+    Shared(SharedBytes),
 }
-
-/// A byte string of up to `INLINE` bytes.
-///
-/// WHY: its words apart. They are copied one by one, also when they were stored so a moment ago.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Short(Len, u64, u64);
 
 /// Zero behind the length.
 #[derive(Clone, Copy, PartialEq)]
@@ -64,20 +60,14 @@ enum Len { L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15,
 impl Len {
     /// `None` past `INLINE`.
     fn of(source: &[u8]) -> Option<Self> {
-        use Len::*;
-        const ALL: [Len; INLINE + 1] =
-            [L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15, L16];
         ALL.get(source.len()).copied()
     }
 }
 
-impl From<Short> for Bytes {
-    #[inline]
-    fn from(Short(len, low, high): Short) -> Self {
-        let words = u128::from(high) << 64 | u128::from(low);
-        Self(Repr::Inline(len, Words(words.to_le_bytes())))
-    }
-}
+const ALL: [Len; INLINE + 1] = {
+    use Len::*;
+    [L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15, L16]
+};
 
 impl Bytes {
     /// A copy of `source`; `Error::NoMemory` if memory of that size cannot be had.
@@ -91,18 +81,31 @@ impl Bytes {
 
     #[cold]
     fn shared_copy_of(source: &[u8]) -> Result<Self> {
-        Ok(Self(Repr::Shared(Arc::new(boxed_copy(source)?))))
+        Ok(Self(Repr::Shared(SharedBytes::copy_of(source)?)))
     }
 
-    /// What they are, if they are short.
+    /// What they are, and how many, if they fit into a word.
     #[inline]
-    pub(crate) fn short(&self) -> Option<Short> {
+    pub(crate) fn word(&self) -> Option<(usize, u64)> {
         match self.0 {
-            Repr::Inline(len, Words(words)) => {
-                let words = u128::from_le_bytes(words);
-                Some(Short(len, words as u64, (words >> 64) as u64))
+            Repr::Inline(len, Words(words)) if len as usize <= WORD => {
+                Some((len as usize, u128::from_le_bytes(words) as u64))
             }
-            Repr::Shared(_) => None,
+            _ => None,
+        }
+    }
+
+    /// What `word` was asked for.
+    #[inline]
+    pub(crate) fn of_word(len: usize, word: u64) -> Self {
+        Self(Repr::Inline(ALL[len], Words(u128::from(word).to_le_bytes())))
+    }
+
+    /// How many bytes they keep on the heap.
+    pub(crate) fn heap(&self) -> usize {
+        match &self.0 {
+            Repr::Inline(..) => 0,
+            Repr::Shared(data) => data.as_slice().len(),
         }
     }
 
@@ -110,7 +113,7 @@ impl Bytes {
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.0 {
             Repr::Inline(len, words) => &words.0[..*len as usize],
-            Repr::Shared(data) => data,
+            Repr::Shared(data) => data.as_slice(),
         }
     }
 }
@@ -120,11 +123,7 @@ impl Bytes {
 pub(crate) fn check_room_for(len: usize) -> Result<()> {
     /// Fewer than these are there for anyone who could pass them.
     const MANY: usize = 1 << 20;
-    if len < MANY {
-        Ok(())
-    } else {
-        Vec::<u8>::new().try_reserve_exact(len).map_err(|_| Error::NoMemory)
-    }
+    if len < MANY { Ok(()) } else { memory::check_room_for(len) }
 }
 
 /// A copy of `source` on the heap; `Error::NoMemory` if memory of that size cannot be had.
@@ -156,7 +155,9 @@ impl PartialEq for Bytes {
             (Repr::Inline(len, words), Repr::Inline(other_len, other_words)) => {
                 len == other_len && words == other_words
             }
-            (Repr::Shared(data), Repr::Shared(other_data)) => data == other_data,
+            (Repr::Shared(data), Repr::Shared(other_data)) => {
+                data.as_slice() == other_data.as_slice()
+            }
             _ => false,
         }
     }

@@ -40,6 +40,11 @@ fn seed() -> Seed {
     *SEED.get(|| Seed(random(), random()))
 }
 
+/// The hash of a byte string, in this process.
+pub(crate) fn hash_of(bytes: &[u8]) -> u64 {
+    seed().hash(bytes)
+}
+
 impl Key {
     /// A copy of `bytes`; `Error::NoMemory` if memory of that size cannot be had.
     pub fn new(bytes: &[u8]) -> Result<Self> {
@@ -66,7 +71,7 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.by_ref().hash(state);
+        Hash::hash(&self.by_ref(), state);
     }
 }
 
@@ -98,6 +103,14 @@ impl<'a> KeyRef<'a> {
     pub(crate) fn place<T>(self, places: &mut [T]) -> &mut T {
         let index = self.hash as usize % places.len();
         &mut places[index]
+    }
+
+    pub(crate) fn hash(self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn as_bytes(self) -> &'a [u8] {
+        self.bytes
     }
 
     /// A copy of one's own.

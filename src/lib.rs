@@ -9,7 +9,9 @@
 //!  |
 //! with_lock    the story: wait, lock, run, commit, release
 //!  |
-//! guard        proof of holding; staged writes; commit
+//! guard        proof of holding; commit
+//!  |
+//! staged       what a holder wants written
 //!  |
 //! tables       one table, or several
 //!  |
@@ -19,11 +21,11 @@
 //!  |
 //! table   lock   exec      what is stored; who may touch it; where callbacks run
 //!  |
-//! options  key  bytes  siphash  descriptor  process  clock  error  sync  parking
+//! options  key  bytes  memory  siphash  descriptor  process  clock  error  sync  parking
 //! ```
 //!
-//! `table`, `lock` and `exec` do not know each other. `table` is the only one to know flurry, and
-//! `lock/epoch` crossbeam-epoch; libc is asked where the system has to be.
+//! `table`, `lock` and `exec` do not know each other. One file each knows a crate: `table/map` flurry,
+//! `table/epoch` and `lock/epoch` crossbeam-epoch.
 //!
 //! # Glossary
 //!
@@ -53,12 +55,14 @@ mod ffi;
 mod guard;
 mod key;
 mod lock;
+mod memory;
 mod options;
 #[cfg(not(any(loom, shuttle)))]
 mod parking;
 mod process;
 mod registry;
 mod siphash;
+mod staged;
 mod sync;
 mod table;
 mod tables;

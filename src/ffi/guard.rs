@@ -237,7 +237,7 @@ pub unsafe extern "C" fn etslock_guard_delete_tuple(
 /// in one step, those of several keys do not (C-7).
 ///
 /// Threads:   one thread at a time per `guard`.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late; nothing was published.
 ///            ETSLOCK_REVOKED - the guard is revoked; nothing was published.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL.
@@ -279,7 +279,7 @@ pub unsafe extern "C" fn etslock_guard_rollback(guard: *mut etslock_guard) -> et
 ///
 /// Ownership: the guard is gone.
 /// Threads:   any thread, not while another uses the guard; not for a callback's guard.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard was late; nothing was published, the lock is free.
 ///            ETSLOCK_REVOKED - the guard was revoked; nothing was published.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL.
