@@ -620,7 +620,7 @@ int main(void)
     for (i = 0; i < TUPLES; i++)
         CHECK_STATUS(etslock_guard_insert(guard, "many", 4, &i, sizeof i), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
-    check_unchanged(__LINE__);
+    RUN(check_unchanged(__LINE__));
 
     RUN(check_nothing_leaks(values));
     RUN(check_nothing_leaks(keys));
