@@ -325,8 +325,9 @@ unsafe fn end_thread(own: *const Worker) {
     drop(unsafe { Arc::from_raw(own) });
 }
 
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(all(test, loom)))]
 fn start_thread(worker: *mut c_void) -> Result<()> {
+    #[cfg(not(any(loom, shuttle)))]
     surroundings::look_at_main_thread();
     thread::start(worker_main, worker)
 }

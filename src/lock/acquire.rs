@@ -674,7 +674,7 @@ impl Claim<'_> {
             lock_table: self.lock_table.clone(),
             polls: self.request.queue == WaitMode::Polling,
         };
-        let registration = Registration::new(wait, scopes().map(Scope::id))?;
+        let registration = Registration::new(wait, scopes())?;
         if let Some(closed) = scopes().find(|scope| scope.is_closed())
             && !planted("wait without looking")
         {

@@ -28,16 +28,16 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
-use std::ops::{Deref, DerefMut};
 
 use crate::clock::Moment;
-use crate::error::{self, Error, Result};
+use crate::error::{Error, Result};
 use crate::lock::entry::EntryRef;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::owner::{self, OwnerNode, Place};
 use crate::lock::queue::{Fate, Waiter};
 use crate::lock::scope::{Scope, Stop};
+use crate::memory;
 use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex};
 
@@ -60,61 +60,73 @@ enum Key {
     Top(OwnerNode),
     /// Who held the lock when the waiter was registered.
     Held(OwnerNode),
-    /// The hold that waits.
-    Hold(usize),
-    Scope(u64),
+    /// A scope that it is in, or its hold: what may end it.
+    Ender(u64),
 }
 
-/// The numbers of a waiter's links; those of its scopes come after.
+impl Key {
+    fn of_scope(scope: &Scope) -> Self {
+        Self::Ender(scope.id())
+    }
+
+    /// WHY: the top bit. No number of a scope has it.
+    fn of_hold(hold: &HoldRef) -> Self {
+        Self::Ender(1 << 63 | hold.as_ptr().addr() as u64)
+    }
+}
+
+/// The numbers of a waiter's links; those by what may end it come after.
 const ROOT: usize = 0;
 const TOP: usize = 1;
 const HELD: usize = 2;
-const HOLD: usize = 3;
-const FIRST_SCOPE: usize = 4;
+const FIRST_ENDER: usize = 3;
 
 /// Of a registered waiter; 0 is nobody's.
 type Id = u32;
 
-/// A place in a list.
-#[derive(Debug, Clone, Copy, Default)]
+/// A place in a list: the waiters before and after it, or `OUT`.
+#[derive(Debug, Clone, Copy)]
 struct Link {
     before: Id,
     after: Id,
-    is_in: bool,
 }
 
-/// A scope that a waiter is in, and its place there.
+/// In no list. WHY: a number that no waiter has, in place of one more word.
+const OUT: Link = Link { before: Id::MAX, after: 0 };
+
+/// What may end a waiter, and its place among all that it may end.
 #[derive(Debug, Clone, Copy)]
-struct InScope {
-    scope: u64,
+struct InEnder {
+    ender: u64,
     link: Link,
 }
 
+/// What a waiter that has an owner is found by.
+#[derive(Debug)]
+struct Owned {
+    place: Place,
+    held_by: Option<OwnerNode>,
+    links: [Link; FIRST_ENDER],
+}
+
+/// WHY: no more than it takes. Acquires that are pending without an owner may be many.
 #[derive(Debug)]
 struct Registered {
     wait: Wait,
-    place: Option<Place>,
-    held_by: Option<OwnerNode>,
-    links: [Link; FIRST_SCOPE],
-    /// What can be closed under it, each once and in order.
-    scopes: Box<[InScope]>,
+    owned: Option<Box<Owned>>,
+    /// What may end it, each once and in order.
+    enders: Box<[InEnder]>,
 }
 
 impl Registered {
     fn key(&self, link: usize) -> Option<Key> {
+        let owned = self.owned.as_deref();
         match link {
-            ROOT => self.place.map(|place| Key::Root(place.root)),
-            TOP => self.place.map(|place| Key::Top(place.top)),
-            HELD => self.held_by.map(Key::Held),
-            HOLD => Some(Key::Hold(self.wait.waiter.hold.as_ptr().addr())),
-            _ => self.scopes.get(link - FIRST_SCOPE).map(|place| Key::Scope(place.scope)),
+            ROOT => owned.map(|owned| Key::Root(owned.place.root)),
+            TOP => owned.map(|owned| Key::Top(owned.place.top)),
+            HELD => owned.and_then(|owned| owned.held_by).map(Key::Held),
+            _ => self.enders.get(link - FIRST_ENDER).map(|place| Key::Ender(place.ender)),
         }
-    }
-
-    /// Where it is linked under a key.
-    fn link(&mut self, key: Key) -> &mut Link {
-        let number = self.number(key);
-        self.link_at(number)
     }
 
     /// The number of the link that it has under a key.
@@ -123,49 +135,24 @@ impl Registered {
             Key::Root(_) => ROOT,
             Key::Top(_) => TOP,
             Key::Held(_) => HELD,
-            Key::Hold(_) => HOLD,
-            Key::Scope(id) => {
-                let place = self.scopes.binary_search_by_key(&id, |place| place.scope);
-                FIRST_SCOPE
+            Key::Ender(id) => {
+                let place = self.enders.binary_search_by_key(&id, |place| place.ender);
+                FIRST_ENDER
                     + place.unwrap_or_else(|_| unreachable!("a waiter in a list not its own"))
             }
         }
     }
 
-    fn link_at(&mut self, number: usize) -> &mut Link {
-        match number.checked_sub(FIRST_SCOPE) {
-            None => &mut self.links[number],
-            Some(scope) => &mut self.scopes[scope].link,
+    fn link(&mut self, number: usize) -> Option<&mut Link> {
+        match number.checked_sub(FIRST_ENDER) {
+            None => self.owned.as_deref_mut().map(|owned| &mut owned.links[number]),
+            Some(ender) => self.enders.get_mut(ender).map(|place| &mut place.link),
         }
     }
 
-    /// How many links it has.
+    /// How many links it may have.
     fn link_count(&self) -> usize {
-        FIRST_SCOPE + self.scopes.len()
-    }
-}
-
-/// A box whose memory is asked for.
-#[derive(Debug)]
-struct Boxed(Box<[Registered; 1]>);
-
-impl Boxed {
-    fn new(registered: Registered) -> Result<Self> {
-        let one = error::list([Ok(registered)].into_iter())?;
-        one.into_boxed_slice().try_into().map(Self).map_err(|_| Error::NoMemory)
-    }
-}
-
-impl Deref for Boxed {
-    type Target = Registered;
-    fn deref(&self) -> &Registered {
-        &self.0[0]
-    }
-}
-
-impl DerefMut for Boxed {
-    fn deref_mut(&mut self) -> &mut Registered {
-        &mut self.0[0]
+        FIRST_ENDER + self.enders.len()
     }
 }
 
@@ -200,7 +187,7 @@ struct List {
 struct Registry {
     last_id: Id,
     polling: usize,
-    waits: HashMap<Id, Boxed, BuildHasherDefault<IdHasher>>,
+    waits: HashMap<Id, Box<Registered>, BuildHasherDefault<IdHasher>>,
     lists: HashMap<Key, List>,
 }
 
@@ -211,14 +198,14 @@ fn registry() -> &'static Mutex<Registry> {
 
 impl Registry {
     /// `Error::NoMemory` changes nothing.
-    fn insert(&mut self, wait: Boxed) -> Result<Id> {
+    fn insert(&mut self, wait: Box<Registered>) -> Result<Id> {
         self.waits.try_reserve(1).map_err(|_| Error::NoMemory)?;
         let links = wait.link_count();
         self.lists.try_reserve(links).map_err(|_| Error::NoMemory)?;
         let mut id = self.last_id;
         loop {
             id = id.wrapping_add(1);
-            if id != 0 && !self.waits.contains_key(&id) {
+            if id != 0 && id != OUT.before && !self.waits.contains_key(&id) {
                 break;
             }
         }
@@ -232,7 +219,7 @@ impl Registry {
     }
 
     /// `None` if it is not there any more.
-    fn remove(&mut self, id: Id) -> Option<Boxed> {
+    fn remove(&mut self, id: Id) -> Option<Box<Registered>> {
         for link in 0..self.waits.get(&id)?.link_count() {
             self.unlink(id, link);
         }
@@ -248,17 +235,18 @@ impl Registry {
         let list = self.lists.entry(key).or_default();
         let after = mem::replace(&mut list.first, id);
         list.len += 1;
-        self.set(id, key, |link| *link = Link { before: 0, after, is_in: true });
+        self.set(id, key, |link| *link = Link { before: 0, after });
         self.set(after, key, |link| link.before = id);
     }
 
     fn unlink(&mut self, id: Id, link: usize) {
         let Some(wait) = self.waits.get_mut(&id) else { return };
-        let (Some(key), Link { before, after, is_in: true }) =
-            (wait.key(link), mem::take(wait.link_at(link)))
-        else {
+        let Some(key) = wait.key(link) else { return };
+        let Some(link) = wait.link(link) else { return };
+        let Link { before, after } = mem::replace(link, OUT);
+        if before == OUT.before {
             return;
-        };
+        }
         self.set(before, key, |link| link.after = after);
         self.set(after, key, |link| link.before = before);
         let Some(list) = self.lists.get_mut(&key) else { return };
@@ -273,8 +261,10 @@ impl Registry {
 
     /// Changes a waiter's link under a key; nothing for nobody.
     fn set(&mut self, id: Id, key: Key, change: impl FnOnce(&mut Link)) {
-        if let Some(wait) = self.waits.get_mut(&id) {
-            change(wait.link(key));
+        if let Some(wait) = self.waits.get_mut(&id)
+            && let Some(link) = wait.link(wait.number(key))
+        {
+            change(link);
         }
     }
 
@@ -284,7 +274,8 @@ impl Registry {
 
     /// The next in the list of `key`.
     fn after(&mut self, id: Id, key: Key) -> Option<Id> {
-        let after = self.waits.get_mut(&id)?.link(key).after;
+        let wait = self.waits.get_mut(&id)?;
+        let after = wait.link(wait.number(key))?.after;
         (after != 0).then_some(after)
     }
 
@@ -305,13 +296,15 @@ impl Registry {
             next = self.after(id, Key::Top(top));
             let Some(wait) = self.waits.get(&id) else { return };
             let place = owner::place(&wait.wait.waiter.hold.owner);
-            if place == wait.place || self.lists.try_reserve(2).is_err() {
+            let before = wait.owned.as_ref().map(|owned| owned.place);
+            let Some(place) = place.filter(|place| Some(*place) != before) else { continue };
+            if self.lists.try_reserve(2).is_err() {
                 continue;
             }
             self.unlink(id, ROOT);
             self.unlink(id, TOP);
-            if let Some(wait) = self.waits.get_mut(&id) {
-                wait.place = place;
+            if let Some(owned) = self.waits.get_mut(&id).and_then(|wait| wait.owned.as_mut()) {
+                owned.place = place;
             }
             self.link(id, ROOT);
             self.link(id, TOP);
@@ -344,18 +337,27 @@ pub(super) struct Registration {
 impl Registration {
     /// Registers a wait in `scopes`, under which it can be ended; `Error::Deadlock` if it closes a
     /// cycle.
-    pub(super) fn new(wait: Wait, scopes: impl Iterator<Item = u64>) -> Result<Self> {
+    pub(super) fn new<'a>(wait: Wait, scopes: impl Iterator<Item = &'a Scope>) -> Result<Self> {
         // After it has joined the queue: who holds the lock later is counted (I6).
         let held_by = wait.entry.holder().and_then(|(holder, _)| root_of(&holder));
         let (waiter, entry) = (Arc::clone(&wait.waiter), wait.entry.clone());
-        let (scopes, links) = (in_scopes(scopes)?, Default::default());
-        let registered = Registered { wait, place: None, held_by, links, scopes };
-        let mut registered = Boxed::new(registered)?;
+        // Who holds nothing has nothing to lose: only a hold of several is told by its address.
+        let several = waiter.hold.id().is_none().then(|| Key::of_hold(&waiter.hold));
+        let enders = in_enders(scopes.map(|scope| Key::of_scope(scope)).chain(several))?;
+        let mut registered = memory::boxed(Registered { wait, owned: None, enders })?;
+        // The memory; its place is looked up under the mutex.
+        let mut owned = match owner::place(&waiter.hold.owner) {
+            Some(place) => Some(memory::boxed(Owned { place, held_by, links: [OUT; _] })?),
+            None => None,
+        };
         let (registration, must_search) = {
             let mut registry = registry().lock();
             // Under the mutex, so that a cut comes before or finds it (I5).
             let place = owner::place_of_waiter(&waiter.hold.owner);
-            registered.place = place;
+            if let (Some(owned), Some(place)) = (&mut owned, place) {
+                owned.place = place;
+            }
+            registered.owned = owned;
             let id = registry.insert(registered)?;
             (Self { id }, place.is_some_and(|place| registry.must_search(&place)))
         };
@@ -389,17 +391,18 @@ impl Drop for Registration {
     }
 }
 
-fn in_scopes(scopes: impl Iterator<Item = u64>) -> Result<Box<[InScope]>> {
+fn in_enders(keys: impl Iterator<Item = Key>) -> Result<Box<[InEnder]>> {
     /// As most waits have.
     const FEW: usize = 3;
     let mut places = Vec::new();
     places.try_reserve_exact(FEW).map_err(|_| Error::NoMemory)?;
-    for scope in scopes {
+    for key in keys {
+        let Key::Ender(ender) = key else { continue };
         places.try_reserve(1).map_err(|_| Error::NoMemory)?;
-        places.push(InScope { scope, link: Link::default() });
+        places.push(InEnder { ender, link: OUT });
     }
-    places.sort_unstable_by_key(|place| place.scope);
-    places.dedup_by_key(|place| place.scope);
+    places.sort_unstable_by_key(|place| place.ender);
+    places.dedup_by_key(|place| place.ender);
     Ok(places.into())
 }
 
@@ -552,7 +555,7 @@ impl Search<'_> {
 pub(crate) fn close(scope: &Scope) {
     scope.mark_closed();
     let fate = if scope.ends_with() == Error::Stopped { Fate::Stopped } else { Fate::Closed };
-    expel(Key::Scope(scope.id()), fate);
+    expel(Key::of_scope(scope), fate);
 }
 
 impl Stop {
@@ -565,12 +568,12 @@ impl Stop {
 /// How many calls wait in a scope that is open.
 pub(super) fn waiting(scope: &Scope) -> u64 {
     let registry = registry().lock();
-    registry.lists.get(&Key::Scope(scope.id())).map_or(0, |list| list.len as u64)
+    registry.lists.get(&Key::of_scope(scope)).map_or(0, |list| list.len as u64)
 }
 
 /// Ends the wait of a hold that was revoked while it waited for more locks.
 pub(super) fn expel_hold(hold: &HoldRef) {
-    expel(Key::Hold(hold.as_ptr().addr()), Fate::Revoked);
+    expel(Key::of_hold(hold), Fate::Revoked);
 }
 
 /// Ends all waits that are found by `key`. Some at a time: others come and go in between. They are
@@ -692,7 +695,7 @@ mod tests {
         key: u32,
         owner: &OwnerId,
         polls: bool,
-        scope: u64,
+        scope: Option<&Scope>,
     ) -> Result<Waiting> {
         let entry = entry(lock_table, key).expect("held");
         let waiter = Arc::new(Waiter::new(
@@ -713,7 +716,7 @@ mod tests {
             lock_table: lock_table.clone(),
             polls,
         };
-        match Registration::new(wait, [scope, lock_table.scope().id()].into_iter()) {
+        match Registration::new(wait, scope.into_iter().chain([lock_table.scope()])) {
             Ok(registration) => {
                 Ok(Waiting { key, owner: owner.clone(), waiter, entry, registration, polls })
             }
@@ -823,7 +826,7 @@ mod tests {
                     if is_held {
                         let expected = self.closes_cycle(key, owner);
                         let polls = self.some_poll && random.below(3) == 0;
-                        match begin(&self.lock_table, key, &self.owners[owner], polls, 0) {
+                        match begin(&self.lock_table, key, &self.owners[owner], polls, None) {
                             Ok(wait) => {
                                 assert!(!expected, "a cycle was not seen");
                                 self.waits.push((owner, wait));
@@ -933,9 +936,9 @@ mod tests {
         let owner = |i: u32| OwnerId::Logical(u64::from(i) + 1);
         let holds: Vec<_> =
             (0..=n).map(|i| take(&lock_table, i, &owner(i)).expect("free")).collect();
-        let link = |i| begin(&lock_table, i + 1, &owner(i), false, 0).expect("no cycle");
+        let link = |i| begin(&lock_table, i + 1, &owner(i), false, None).expect("no cycle");
         let waits: Vec<_> = order.map(link).collect();
-        assert_eq!(begin(&lock_table, 0, &owner(n), false, 0).err(), Some(Error::Deadlock));
+        assert_eq!(begin(&lock_table, 0, &owner(n), false, None).err(), Some(Error::Deadlock));
         waits.into_iter().for_each(|wait| wait.end(&lock_table));
         for (i, hold) in holds.iter().enumerate() {
             lock_table.release(&entry(&lock_table, i as u32).expect("held"), hold);
@@ -959,7 +962,7 @@ mod tests {
             let hold = take(&lock_table, 0, &OwnerId::Logical(1)).unwrap();
             let wait = |call: &Arc<Call>| {
                 let owner = OwnerId::Call(Arc::clone(call));
-                begin(&lock_table, 0, &owner, false, 0).unwrap().end(&lock_table);
+                begin(&lock_table, 0, &owner, false, None).unwrap().end(&lock_table);
             };
             let mut nest: Vec<Arc<Call>> = Vec::new();
             for _ in 0..n {
@@ -989,7 +992,7 @@ mod tests {
             let mut waits = Vec::new();
             for scope in &scopes {
                 let owner = OwnerId::Logical(9);
-                waits.push(begin(&lock_table, 0, &owner, false, scope.id()).unwrap());
+                waits.push(begin(&lock_table, 0, &owner, false, Some(scope)).unwrap());
                 assert_eq!(waiting(scope), 1);
             }
             assert_eq!(waiting(lock_table.scope()), u64::from(n));
@@ -1028,14 +1031,15 @@ mod tests {
             let begin = |_| {
                 let call = Call::of(OwnerId::Logical(9));
                 let owner = OwnerId::Call(Arc::clone(&call));
-                (call, super::tests::begin(&lock_table, 0, &owner, false, 0).unwrap())
+                (call, super::tests::begin(&lock_table, 0, &owner, false, None).unwrap())
             };
             let waits: Vec<_> = (0..n).map(begin).collect();
             for (call, wait) in &waits {
                 cut(|| call.cut());
                 let place = owner::place(&wait.owner);
                 let registry = registry().lock();
-                assert_eq!(registry.waits[&wait.registration.id].place, place);
+                let owned = registry.waits[&wait.registration.id].owned.as_ref();
+                assert_eq!(owned.map(|owned| owned.place), place);
             }
             waits.into_iter().for_each(|(_, wait)| wait.end(&lock_table));
             lock_table.release(&entry(&lock_table, 0).unwrap(), &hold);
