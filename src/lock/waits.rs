@@ -343,7 +343,7 @@ impl Registration {
         let (waiter, entry) = (Arc::clone(&wait.waiter), wait.entry.clone());
         // Who holds nothing has nothing to lose: only a hold of several is told by its address.
         let several = waiter.hold.id().is_none().then(|| Key::of_hold(&waiter.hold));
-        let enders = in_enders(scopes.map(|scope| Key::of_scope(scope)).chain(several))?;
+        let enders = in_enders(scopes.map(Key::of_scope).chain(several))?;
         let mut registered = memory::boxed(Registered { wait, owned: None, enders })?;
         // The memory; its place is looked up under the mutex.
         let mut owned = match owner::place(&waiter.hold.owner) {
@@ -393,7 +393,7 @@ impl Drop for Registration {
 
 fn in_enders(keys: impl Iterator<Item = Key>) -> Result<Box<[InEnder]>> {
     /// As most waits have.
-    const FEW: usize = 3;
+    const FEW: usize = 2;
     let mut places = Vec::new();
     places.try_reserve_exact(FEW).map_err(|_| Error::NoMemory)?;
     for key in keys {
