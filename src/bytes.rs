@@ -33,7 +33,7 @@ struct Words([u8; INLINE]);
 
 impl Words {
     /// WHY: numbers apart. One is a load and two stores of words; most short keys and values are.
-    #[inline(always)]
+    #[inline(always)] // See `Staged::push`.
     fn of(source: &[u8]) -> Self {
         match source.first_chunk::<8>() {
             Some(number) if source.len() == 8 => {
@@ -52,6 +52,9 @@ impl Words {
 }
 
 /// A length up to `INLINE`, in a word that leaves room for the tag of `Repr`.
+///
+/// WHY: not a byte beside the tag. Byte strings are copied by words right after they were made, and a
+/// word that was stored in pieces is waited for (B1, a call on one key: 304 ns, 217 with a word).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 #[rustfmt::skip]
@@ -71,7 +74,7 @@ const ALL: [Len; INLINE + 1] = {
 
 impl Bytes {
     /// A copy of `source`; `Error::NoMemory` if memory of that size cannot be had.
-    #[inline(always)] // See `Guard::stage`.
+    #[inline(always)] // See `Staged::push`.
     pub(crate) fn copy_of(source: &[u8]) -> Result<Self> {
         match Len::of(source) {
             Some(len) => Ok(Self(Repr::Inline(len, Words::of(source)))),

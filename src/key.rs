@@ -91,7 +91,7 @@ impl Key {
 
 impl<'a> KeyRef<'a> {
     /// `Error::NoMemory` if no copy of `bytes` could be made.
-    #[inline(always)]
+    #[inline(always)] // See `Staged::push`.
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Self> {
         // Before they are read: the length may be absurd.
         bytes::check_room_for(bytes.len())?;
@@ -114,7 +114,7 @@ impl<'a> KeyRef<'a> {
     }
 
     /// A copy of one's own.
-    #[inline(always)]
+    #[inline(always)] // See `Staged::push`.
     pub(crate) fn to_key(self) -> Result<Key> {
         Ok(Key { hash: self.hash, bytes: Bytes::copy_of(self.bytes)? })
     }
@@ -155,7 +155,7 @@ pub(crate) enum LockIds<'a> {
 
 impl<'a> LockIds<'a> {
     /// Of keys of one table.
-    #[inline(always)]
+    #[inline(always)] // See `Staged::push`.
     pub(crate) fn new(table: u64, keys: &[&'a [u8]]) -> Result<Self> {
         if let [key] = keys {
             return Ok(LockIds::One(LockIdRef { table, key: KeyRef::new(key)? }));
@@ -276,7 +276,7 @@ impl LockIdRef<'_> {
     }
 
     /// A copy of one's own.
-    #[inline(always)]
+    #[inline(always)] // See `Staged::push`.
     pub(crate) fn to_id(self) -> Result<LockId> {
         Ok(LockId { table: self.table, key: self.key.to_key()? })
     }

@@ -56,7 +56,7 @@ impl Staged {
         matches!(self, Staged::None)
     }
 
-    #[inline(always)] // As `Guard::stage`.
+    #[inline(always)] // See below.
     pub(crate) fn push(
         &mut self,
         index: usize,
@@ -64,7 +64,9 @@ impl Staged {
         r#type: TableType,
     ) -> Result<()> {
         match self {
-            // WHY: forgotten. There is nothing to drop, which the compiler does not see.
+            // WHY: forgotten. There is nothing to drop, which the compiler does not see, and the
+            // write goes where it stays (B1, a call on one key: 217 ns without this and without
+            // `inline(always)` on the way here, 194 with them).
             Staged::None => mem::forget(mem::replace(self, Staged::One(index, write()?))),
             _ => self.push_more(index, write()?, r#type)?,
         }

@@ -401,11 +401,8 @@ impl Table {
         let key = KeyRef::new(key)?;
         let pin = pin();
         let segment = self.shape.segment(key.hash(), &pin);
-        match segment.and_then(|segment| segment.get(key)) {
-            Some(row) if !row.is_gone() => Ok(!row.is_vacant()),
-            Some(_) => Ok(!self.snapshot(key)?.is_empty()),
-            None => Ok(false),
-        }
+        let row = segment.and_then(|segment| segment.get(key));
+        Ok(row.is_some_and(|row| !row.is_vacant()))
     }
 
     /// Removes all tuples of a key and returns them; `Error::NotFound` if there is none.
@@ -489,37 +486,24 @@ impl Table {
     }
 
     /// As `snapshot`, and where they were found.
+    ///
+    /// A row that is gone will do. Nobody has changed it between the moment it moved and the moment its
+    /// new map was found, and the old one was found before that: so what it holds is what the key had
+    /// during this call.
     #[inline]
     pub(crate) fn snapshot_at(&self, key: KeyRef<'_>) -> Result<(Tuples, Option<Spot>)> {
         let pin = pin();
-        loop {
-            let moment = self.shape.moment();
-            let found = self.find(key, &pin);
-            let Some((segment, row_key, row)) = found else {
-                return Ok((Tuples { key: key.to_key()?, held: Held::None }, None));
-            };
-            let seen = row.read(&pin);
-            // A row that moves stays what it is until its new map is found (see `shape`).
-            if !seen.gone || self.is_current(segment, key, &pin) {
-                let key = match row_key {
-                    RowKey::Long(key) => Key::clone(key),
-                    RowKey::Short { .. } => key.to_key()?,
-                };
-                let spot = Spot { moment, row: NonNull::from(row) };
-                return Ok((Tuples { key, held: seen.held }, Some(spot)));
-            }
-        }
-    }
-
-    #[inline]
-    fn find<'p>(
-        &self,
-        key: KeyRef<'_>,
-        pin: &'p Pin,
-    ) -> Option<(&'p Segment, &'p RowKey, &'p Row)> {
-        let segment = self.shape.segment(key.hash(), pin)?;
-        let (row_key, row) = segment.get_with_key(key)?;
-        Some((segment, row_key, row))
+        let moment = self.shape.moment();
+        let segment = self.shape.segment(key.hash(), &pin);
+        let Some((row_key, row)) = segment.and_then(|segment| segment.get_with_key(key)) else {
+            return Ok((Tuples { key: key.to_key()?, held: Held::None }, None));
+        };
+        let key = match row_key {
+            RowKey::Long(key) => Key::clone(key),
+            RowKey::Short { .. } => key.to_key()?,
+        };
+        let spot = Spot { moment, row: NonNull::from(row) };
+        Ok((Tuples { key, held: row.read(&pin) }, Some(spot)))
     }
 
     /// Puts a value of a word in place of one, where that was found before. `false`: not there.
@@ -557,10 +541,6 @@ impl Table {
             return Ok(());
         }
         self.apply(key, write)
-    }
-
-    fn is_current(&self, segment: &Segment, key: KeyRef<'_>, pin: &Pin) -> bool {
-        self.shape.segment(key.hash(), pin).is_some_and(|current| std::ptr::eq(current, segment))
     }
 
     /// Makes one write. All of it, or nothing if there is no memory for it. Deletions want `tidy`.
@@ -665,7 +645,7 @@ impl Table {
                 (row, false) => row,
             },
         };
-        if !creates && row.is_vacant() && self.is_current(segment, key, pin) {
+        if !creates && row.is_vacant() {
             return Ok(None);
         }
         match how.take(row) {

@@ -71,14 +71,6 @@ pub(super) enum Not {
     Here,
 }
 
-/// What a reader saw.
-#[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) held: Held,
-    /// It is the row's as long as the map is the one of its key.
-    pub(super) gone: bool,
-}
-
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Row({:#x})", self.word.load(Relaxed))
@@ -128,18 +120,12 @@ impl Row {
         }
     }
 
-    /// What it holds.
+    /// What it holds; of a row that is gone, what it held then.
     #[inline]
-    pub(super) fn read(&self, _: &Pin) -> Seen {
+    pub(super) fn read(&self, _: &Pin) -> Held {
         let (word, data) = self.load();
-        // SAFETY: the row held it while the reader was pinned (I3).
-        let held = unsafe { Self::share(word, data) };
-        Seen { held, gone: word & GONE != 0 }
-    }
-
-    /// Whether it has moved, or was left.
-    pub(super) fn is_gone(&self) -> bool {
-        self.word.load(Acquire) & GONE != 0
+        // SAFETY: the row held it, or the one that it went to, while the reader was pinned (I3).
+        unsafe { Self::share(word, data) }
     }
 
     /// Whether it holds nothing.

@@ -131,12 +131,13 @@ impl Segment {
         })
     }
 
-    /// The row of a key, and its key if that is long.
+    /// The row of a key.
     #[inline]
     pub(super) fn get(&self, key: KeyRef<'_>) -> Option<&Row> {
         self.map.get(key)
     }
 
+    /// The row of a key, with the key.
     pub(super) fn get_with_key(&self, key: KeyRef<'_>) -> Option<(&RowKey, &Row)> {
         self.map.get_with_key(key)
     }
