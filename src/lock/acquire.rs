@@ -320,16 +320,28 @@ impl Claim<'_> {
         Arc::new(Waiter::new(self.hold.clone(), self.opens, self.strict, current()))
     }
 
+    /// All that the wait ends with, if it is closed.
+    fn each_scope(&self, look: &mut dyn FnMut(&Scope)) {
+        look(self.lock_table.scope());
+        self.request.handles.each(look);
+    }
+
     fn register(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<Registration> {
-        let handles = || self.request.handles.scopes();
-        let scopes = || handles().chain([self.lock_table.scope()]);
+        let mut scopes = Vec::new();
+        let mut room = Ok(());
+        self.each_scope(&mut |scope| match scopes.try_reserve(1) {
+            Ok(()) => scopes.push(scope.id()),
+            Err(_) => room = Err(Error::NoMemory),
+        });
+        room?;
         let registration = Registration::new(Wait {
             waiter: Arc::clone(waiter),
             entry: Arc::clone(entry),
             lock_table: self.lock_table.clone(),
-            scopes: scopes().map(Scope::id).collect(),
+            scopes,
         })?;
-        let is_closed = scopes().any(Scope::is_closed);
+        let mut is_closed = false;
+        self.each_scope(&mut |scope| is_closed |= scope.is_closed());
         if is_closed && !planted("wait without looking") {
             return Err(Error::Closed);
         }
@@ -363,8 +375,8 @@ mod model {
     struct Handle(Scope);
 
     impl Scopes for Handle {
-        fn scopes(&self) -> Box<dyn Iterator<Item = &Scope> + '_> {
-            Box::new(std::iter::once(&self.0))
+        fn each(&self, look: &mut dyn FnMut(&Scope)) {
+            look(&self.0);
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) struct Wait {
     pub(super) entry: EntryRef,
     pub(super) lock_table: LockTable,
     /// The handles to the tables, and the lock table.
-    pub(super) scopes: Box<[u64]>,
+    pub(super) scopes: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
