@@ -153,6 +153,9 @@ pub(crate) enum LockIds<'a> {
     Many(Vec<LockIdRef<'a>>),
 }
 
+/// So many are compared with each other. WHY: a set is an allocation, and costs more than that.
+const FEW: usize = 16;
+
 impl<'a> LockIds<'a> {
     /// Of keys of one table.
     #[inline(always)] // See `Staged::push`.
@@ -172,9 +175,20 @@ impl<'a> LockIds<'a> {
             return Ok(LockIds::One(id(key)?));
         }
         let mut ids = error::list(keys.map(id))?;
-        let mut seen = HashSet::with_hasher(Prehashed::default());
-        seen.try_reserve(ids.len()).map_err(|_| Error::NoMemory)?;
-        ids.retain(|id| seen.insert(*id));
+        if ids.len() <= FEW {
+            let mut kept = 0;
+            for next in 0..ids.len() {
+                if !ids[..kept].contains(&ids[next]) {
+                    ids[kept] = ids[next];
+                    kept += 1;
+                }
+            }
+            ids.truncate(kept);
+        } else {
+            let mut seen = HashSet::with_hasher(Prehashed::default());
+            seen.try_reserve(ids.len()).map_err(|_| Error::NoMemory)?;
+            ids.retain(|id| seen.insert(*id));
+        }
         Ok(LockIds::Many(ids))
     }
 }
@@ -279,5 +293,31 @@ impl LockIdRef<'_> {
     #[inline(always)] // See `Staged::push`.
     pub(crate) fn to_id(self) -> Result<LockId> {
         Ok(LockId { table: self.table, key: self.key.to_key()? })
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Few are compared with each other, many are put into a set: the same comes out.
+    #[test]
+    fn what_is_named_twice_counts_once_and_in_the_order_given() {
+        for named in [2, 3, FEW, FEW + 1, 1000] {
+            for tables in [1, 2, 3] {
+                let texts: Vec<_> = (0..named).map(|i| format!("k{}", i * 7 % 5)).collect();
+                let table = |i: usize| (i / 2 % tables) as u64;
+                let keys = texts.iter().enumerate().map(|(i, text)| (table(i), text.as_bytes()));
+                let mut wanted: Vec<(u64, &[u8])> = Vec::new();
+                for key in keys.clone() {
+                    if !wanted.contains(&key) {
+                        wanted.push(key);
+                    }
+                }
+                let LockIds::Many(ids) = LockIds::across(keys).unwrap() else { panic!("one") };
+                let got: Vec<_> = ids.iter().map(|id| (id.table, id.key.bytes)).collect();
+                assert_eq!(got, wanted, "{named} keys, {tables} tables");
+            }
+        }
     }
 }

@@ -129,10 +129,10 @@ impl Opened {
 }
 
 impl Scopes for Opened {
-    fn scopes(&self) -> Box<dyn Iterator<Item = &Scope> + '_> {
+    fn each(&self, look: &mut dyn FnMut(&Scope)) {
         match &*self.all {
-            [] => Box::new(std::iter::once(self.scope())),
-            all => Box::new(all.iter().map(|opened| opened.scope())),
+            [] => look(self.scope()),
+            all => all.iter().for_each(|opened| look(opened.scope())),
         }
     }
 }

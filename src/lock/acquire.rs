@@ -42,13 +42,6 @@ pub(crate) struct Request<'a> {
     pub(crate) stop: Option<&'a Scope>,
 }
 
-impl Request<'_> {
-    /// All that a wait ends with.
-    fn scopes<'a>(&'a self, lock_table: &'a LockTable) -> impl Iterator<Item = &'a Scope> {
-        self.handles.scopes().chain([lock_table.scope()]).chain(self.stop)
-    }
-}
-
 /// What came of an attempt to get a lock.
 enum Attempt {
     Taken(EntryRef),
@@ -666,19 +659,29 @@ impl Claim<'_> {
         Arc::new(Waiter::new(hold, self.opens, self.strict, self.by, waker.clone()))
     }
 
+    /// All that the wait ends with, if it is closed.
+    fn each_scope(&self, look: &mut dyn FnMut(&Scope)) {
+        look(self.lock_table.scope());
+        self.request.handles.each(look);
+        self.request.stop.into_iter().for_each(look);
+    }
+
     fn register(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<Registration> {
-        let scopes = || self.request.scopes(self.lock_table);
         let wait = Wait {
             waiter: Arc::clone(waiter),
             entry: entry.clone(),
             lock_table: self.lock_table.clone(),
             polls: self.request.queue == WaitMode::Polling,
         };
-        let registration = Registration::new(wait, scopes())?;
-        if let Some(closed) = scopes().find(|scope| scope.is_closed())
-            && !planted("wait without looking")
-        {
-            return Err(closed.ends_with());
+        let registration = Registration::new(wait, &|look| self.each_scope(look))?;
+        let mut closed = None;
+        self.each_scope(&mut |scope| {
+            if scope.is_closed() && closed.is_none() {
+                closed = Some(scope.ends_with());
+            }
+        });
+        if let Some(closed) = closed.filter(|_| !planted("wait without looking")) {
+            return Err(closed);
         }
         if !self.hold.is_in_force() {
             return Err(Error::Revoked);
@@ -710,8 +713,8 @@ mod model {
     struct Handle(Scope);
 
     impl Scopes for Handle {
-        fn scopes(&self) -> Box<dyn Iterator<Item = &Scope> + '_> {
-            Box::new(std::iter::once(&self.0))
+        fn each(&self, look: &mut dyn FnMut(&Scope)) {
+            look(&self.0);
         }
     }
 

@@ -17,8 +17,8 @@ pub(crate) struct Scope {
 
 /// What a call waits through: one handle, or several.
 pub(crate) trait Scopes: std::fmt::Debug {
-    /// Each of them.
-    fn scopes(&self) -> Box<dyn Iterator<Item = &Scope> + '_>;
+    /// Looks at each of them.
+    fn each(&self, look: &mut dyn FnMut(&Scope));
 }
 
 impl Scope {

@@ -328,6 +328,9 @@ fn shrink<K: std::hash::Hash + Eq, V, S: std::hash::BuildHasher + Default>(
     }
 }
 
+/// Shows each scope that a wait is in.
+pub(super) type EachScope<'a> = &'a dyn Fn(&mut dyn FnMut(&Scope));
+
 /// A registered wait; dropping it ends the registration.
 #[derive(Debug)]
 pub(super) struct Registration {
@@ -337,13 +340,13 @@ pub(super) struct Registration {
 impl Registration {
     /// Registers a wait in `scopes`, under which it can be ended; `Error::Deadlock` if it closes a
     /// cycle.
-    pub(super) fn new<'a>(wait: Wait, scopes: impl Iterator<Item = &'a Scope>) -> Result<Self> {
+    pub(super) fn new(wait: Wait, scopes: EachScope<'_>) -> Result<Self> {
         // After it has joined the queue: who holds the lock later is counted (I6).
         let held_by = wait.entry.holder().and_then(|(holder, _)| root_of(&holder));
         let (waiter, entry) = (Arc::clone(&wait.waiter), wait.entry.clone());
         // Who holds nothing has nothing to lose: only a hold of several is told by its address.
         let several = waiter.hold.id().is_none().then(|| Key::of_hold(&waiter.hold));
-        let enders = in_enders(scopes.map(Key::of_scope).chain(several))?;
+        let enders = in_enders(scopes, several)?;
         let mut registered = memory::boxed(Registered { wait, owned: None, enders })?;
         // The memory; its place is looked up under the mutex.
         let mut owned = match owner::place(&waiter.hold.owner) {
@@ -391,16 +394,22 @@ impl Drop for Registration {
     }
 }
 
-fn in_enders(keys: impl Iterator<Item = Key>) -> Result<Box<[InEnder]>> {
+fn in_enders(scopes: EachScope<'_>, hold: Option<Key>) -> Result<Box<[InEnder]>> {
     /// As most waits have.
     const FEW: usize = 2;
     let mut places = Vec::new();
     places.try_reserve_exact(FEW).map_err(|_| Error::NoMemory)?;
-    for key in keys {
-        let Key::Ender(ender) = key else { continue };
-        places.try_reserve(1).map_err(|_| Error::NoMemory)?;
-        places.push(InEnder { ender, link: OUT });
-    }
+    let mut outcome = Ok(());
+    let mut add = |key| {
+        if let Key::Ender(ender) = key
+            && outcome.is_ok()
+        {
+            outcome = memory::push(&mut places, InEnder { ender, link: OUT });
+        }
+    };
+    hold.into_iter().for_each(&mut add);
+    scopes(&mut |scope| add(Key::of_scope(scope)));
+    outcome?;
     places.sort_unstable_by_key(|place| place.ender);
     places.dedup_by_key(|place| place.ender);
     Ok(places.into())
@@ -716,7 +725,10 @@ mod tests {
             lock_table: lock_table.clone(),
             polls,
         };
-        match Registration::new(wait, scope.into_iter().chain([lock_table.scope()])) {
+        let scopes = |look: &mut dyn FnMut(&Scope)| {
+            scope.into_iter().chain([lock_table.scope()]).for_each(look);
+        };
+        match Registration::new(wait, &scopes) {
             Ok(registration) => {
                 Ok(Waiting { key, owner: owner.clone(), waiter, entry, registration, polls })
             }
