@@ -15,7 +15,7 @@ use crate::lock::scope::Scope;
 use crate::lock::tokens;
 use crate::lock::wait_mode::WaitMode;
 use crate::lock::waits::{Registration, Wait};
-use crate::sync::{Arc, current, park, park_timeout, planted};
+use crate::sync::{Arc, current, park, park_timeout};
 
 /// How often a caller looks before it joins the queue: about as long as an empty section takes.
 const SPINS: u32 = 100;
@@ -314,7 +314,7 @@ impl Claim<'_> {
             scopes: [self.request.scope.id(), lock_table_scope.id()],
         })?;
         let is_closed = self.request.scope.is_closed() || lock_table_scope.is_closed();
-        if is_closed && !planted("wait without looking") {
+        if is_closed {
             return Err(Error::Closed);
         }
         if !self.hold.is_in_force() {
@@ -383,5 +383,72 @@ mod model {
             assert!(lock_table.locks(None).is_empty(), "still locked");
             assert_eq!(waits::waiting(lock_table.scope()), 0, "still registered");
         });
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::key::{Key, LockId};
+    use crate::lock::hold::{Hold, Verdict};
+    use crate::lock::owner::OwnerId;
+
+    fn id(key: &[u8]) -> LockId {
+        LockId { table: 1, key: Key::new(key).expect("a short key") }
+    }
+
+    fn nothing_yet(lock_table: &LockTable, only: Option<LockId>) -> Locked {
+        let never = Timeout::INFINITE;
+        let mut hold = HoldRef::new(|| Hold::new(never, never, OwnerId::None, false, 0));
+        if let Some(id) = only {
+            hold.get_mut().expect("a new hold").set_only(id);
+        }
+        Locked::nothing_yet(lock_table.clone(), hold)
+    }
+
+    fn acquire(locked: &mut Locked, ids: &LockIds<'_>, queue: WaitMode) -> Result<()> {
+        let (wait, scope) = (Timeout::millis(100), &Scope::new());
+        locked.acquire(ids, &Request { wait, queue, spin_delay: Duration::ZERO, scope })
+    }
+
+    fn acquire_one(lock_table: &LockTable, key: &[u8], queue: WaitMode) -> Result<Locked> {
+        let id = id(key);
+        let mut locked = nothing_yet(lock_table, Some(id.clone()));
+        acquire(&mut locked, &LockIds::One(id.by_ref()), queue).map(|()| locked)
+    }
+
+    /// C-3: one who insists on the order of arrival passes nobody, not even a head that has been woken
+    /// and sleeps on.
+    #[test]
+    fn who_wants_the_strict_order_does_not_look_for_a_gap() {
+        let lock_table = LockTable::new();
+        let mut locked = acquire_one(&lock_table, b"k", WaitMode::Fair).unwrap();
+        let [entry] = &lock_table.entries()[..] else { panic!("one lock") };
+        let head = nothing_yet(&lock_table, Some(id(b"k")));
+        let head = Arc::new(Waiter::new(head.hold().clone(), true, false, current()));
+        let long_after_all = Moment::from_bits(1 << 60);
+        let (turn, _) = entry.join(&head, long_after_all);
+        assert!(matches!(turn, Turn::Busy { .. }));
+        locked.hold().end().unwrap();
+        locked.release_for_good();
+        assert!(entry.looks_free(), "and its head does not look");
+        let late = acquire_one(&lock_table, b"k", WaitMode::Fifo);
+        assert_eq!(late.map(drop), Err(Error::WaitTimeout));
+        assert!(head.fate() == Fate::Waiting && entry.looks_free());
+    }
+
+    /// C-18: force can strike a holder of some keys before anybody knows that it waits for more.
+    #[test]
+    fn who_was_revoked_before_it_came_to_wait_does_not_wait() {
+        let lock_table = LockTable::new();
+        let _held = acquire_one(&lock_table, b"k", WaitMode::Fair).unwrap();
+        for queue in [WaitMode::Fair, WaitMode::Fifo, WaitMode::Polling] {
+            let mut locked = nothing_yet(&lock_table, None);
+            assert_eq!(locked.hold().revoke(), Verdict::Taken);
+            let [free, held] = [id(b"free"), id(b"k")];
+            let ids = LockIds::Many(vec![free.by_ref(), held.by_ref()]);
+            assert_eq!(acquire(&mut locked, &ids, queue), Err(Error::Revoked), "{queue:?}");
+            assert!(lock_table.locks(None).len() == 1, "the free key is free");
+        }
     }
 }

@@ -37,7 +37,7 @@ use crate::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
     fence,
 };
-use crate::sync::{Arc, Mutex, OnceLock, Thread, planted};
+use crate::sync::{Arc, Mutex, OnceLock, Thread};
 
 const TAKING: u64 = 0;
 const OPEN: u64 = 1;
@@ -68,6 +68,15 @@ impl Word {
 
     fn with(self, state: u64) -> Self {
         Self(self.0 & !STATE | state)
+    }
+
+    fn standing(self, now: Moment) -> Standing {
+        match self.state() {
+            EXPIRED => Standing::Lost(Lost::Expired),
+            REVOKED => Standing::Lost(Lost::Revoked),
+            _ if self.deadline().is_past(now) => Standing::Late,
+            _ => Standing::Live,
+        }
     }
 }
 
@@ -220,7 +229,7 @@ impl Hold {
     /// Taker: the token it drew with the lock that it got after `open_ahead`. It stays without one if
     /// it has lost the lock meanwhile (I6).
     pub(super) fn set_token(&self, token: u64) {
-        if self.is_in_force() || planted("token without looking") {
+        if self.is_in_force() {
             self.token.store(token, Relaxed); // ORDERING: for this thread, or with a hand-over.
         }
     }
@@ -232,20 +241,14 @@ impl Hold {
     }
 
     pub(crate) fn standing(&self, now: Moment) -> Standing {
-        let word = self.word();
-        match word.state() {
-            EXPIRED => Standing::Lost(Lost::Expired),
-            REVOKED => Standing::Lost(Lost::Revoked),
-            _ if word.deadline().is_past(now) => Standing::Late,
-            _ => Standing::Live,
-        }
+        self.word().standing(now)
     }
 
     /// Holder: moves the deadline to at least `now` + `exec`; never earlier, never back to life.
     pub(crate) fn extend(&self, now: Moment, exec: Timeout) -> Standing {
         let mut word = self.word();
         loop {
-            match (word.state(), self.standing(now)) {
+            match (word.state(), word.standing(now)) {
                 (OPEN, Standing::Live) => {}
                 (_, standing) => return standing,
             }
@@ -266,10 +269,6 @@ impl Hold {
                 OPEN => {}
                 EXPIRED => return Gate::Lost(Lost::Expired),
                 _ => return Gate::Lost(Lost::Revoked),
-            }
-            if planted("commit without looking") {
-                self.word.store(word.with(COMMITTING).0, Release);
-                return Gate::Open;
             }
             match self.step(word, word.with(COMMITTING)) {
                 Ok(()) => return Gate::Open,
@@ -326,7 +325,7 @@ impl Hold {
                 EXPIRED => return Verdict::Lost(Lost::Expired),
                 REVOKED => return Verdict::Lost(Lost::Revoked),
                 _ if !allowed(word) => return Verdict::InTime,
-                COMMITTING if !planted("commits are not waited for") => return Verdict::Committing,
+                COMMITTING => return Verdict::Committing,
                 _ => {}
             }
             match self.step(word, word.with(to)) {
@@ -407,9 +406,7 @@ impl Hold {
     /// The caller stopped waiting for its callback.
     pub(crate) fn abandon(&self) {
         self.attached.store(false, Relaxed); // ORDERING: by the fence.
-        if !planted("abandon without a fence") {
-            fence(SeqCst); // ORDERING: pairs with `as_owner`.
-        }
+        fence(SeqCst); // ORDERING: pairs with `as_owner`.
         self.detach();
     }
 
@@ -427,9 +424,7 @@ impl Hold {
         drop(watchers);
         // ORDERING: pairs with the fence in `wake_watchers`. This side writes itself down, then
         // looks at the word; the other changes the word, then looks who is written down.
-        if !planted("watch without a fence") {
-            fence(SeqCst);
-        }
+        fence(SeqCst);
     }
 
     /// Ends what `watch` began.
@@ -479,6 +474,13 @@ mod model {
         let hold = Hold::new(exec, Timeout::millis(0), OwnerId::None, false, 0);
         assert!(hold.open(IN_TIME, 1));
         Arc::new(hold)
+    }
+
+    /// Of three threads, the interleavings with few preemptions.
+    fn check_with_two_preemptions(model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.check(model);
     }
 
     fn at(millis: u32) -> Moment {
@@ -578,6 +580,53 @@ mod model {
             };
             assert_eq!(hold.revoke(), Verdict::Taken);
             watcher.join().unwrap();
+        });
+    }
+
+    /// All who watch are woken, and who has stopped watching takes nobody else's place along.
+    #[test]
+    fn all_who_watch_are_woken() {
+        check_with_two_preemptions(|| {
+            let hold = open_hold();
+            let watchers = Arc::new(AtomicUsize::new(0));
+            let watch = || {
+                let (hold, watchers) = (Arc::clone(&hold), Arc::clone(&watchers));
+                thread::spawn(move || {
+                    hold.watch(current());
+                    watchers.fetch_add(1, Relaxed);
+                    while hold.is_in_force() {
+                        park();
+                    }
+                    hold.unwatch(&current());
+                })
+            };
+            let before = watch();
+            while watchers.load(Relaxed) == 0 {
+                thread::yield_now();
+            }
+            hold.watch(current());
+            hold.unwatch(&current());
+            let after = watch();
+            assert_eq!(hold.revoke(), Verdict::Taken);
+            before.join().unwrap();
+            after.join().unwrap();
+        });
+    }
+
+    /// Whoever sees a hold open sees its token and since when it is held (I5).
+    #[test]
+    fn what_is_open_has_a_token_and_a_time() {
+        loom::model(|| {
+            let hold = Hold::new(Timeout::millis(10), Timeout::millis(0), OwnerId::None, false, 0);
+            let hold = Arc::new(hold);
+            let taker = {
+                let hold = Arc::clone(&hold);
+                thread::spawn(move || assert!(hold.open(at(5), 7)))
+            };
+            if hold.is_open() {
+                assert_eq!((hold.token(), hold.since()), (7, at(5)));
+            }
+            taker.join().unwrap();
         });
     }
 
