@@ -398,8 +398,12 @@ mod tests {
     }
 
     fn nothing_yet(lock_table: &LockTable, only: Option<LockId>) -> Locked {
+        nothing_yet_of(OwnerId::None, lock_table, only)
+    }
+
+    fn nothing_yet_of(owner: OwnerId, lock_table: &LockTable, only: Option<LockId>) -> Locked {
         let never = Timeout::INFINITE;
-        let mut hold = HoldRef::new(|| Hold::new(never, never, OwnerId::None, false, 0));
+        let mut hold = HoldRef::new(|| Hold::new(never, never, owner, false, 0));
         if let Some(id) = only {
             hold.get_mut().expect("a new hold").set_only(id);
         }
@@ -450,5 +454,54 @@ mod tests {
             assert_eq!(acquire(&mut locked, &ids, queue), Err(Error::Revoked), "{queue:?}");
             assert!(lock_table.locks(None).len() == 1, "the free key is free");
         }
+        let mut locked = nothing_yet(&lock_table, None);
+        assert_eq!(locked.hold().revoke(), Verdict::Taken);
+        let [one, two] = [id(b"free"), id(b"free too")];
+        let ids = LockIds::Many(vec![one.by_ref(), two.by_ref()]);
+        assert_eq!(acquire(&mut locked, &ids, WaitMode::Fair), Err(Error::Revoked));
+        for key in [&b"free"[..], b"free too"] {
+            assert!(acquire_one(&lock_table, key, WaitMode::Fair).is_ok(), "it is free");
+        }
+    }
+
+    /// C-15: what a thread keeps for its next call is little, and goes with the thread.
+    #[test]
+    fn idle_entries_are_few_and_go_with_their_thread() {
+        const TABLE: u64 = u64::MAX;
+        let lock_table = LockTable::default_of_process();
+        let of_this_test = |entry: &&EntryRef| entry.id().table == TABLE;
+        let listed = || lock_table.entries().iter().filter(of_this_test).count();
+        std::thread::scope(|scope| {
+            let visitor = scope.spawn(|| {
+                for number in 0..100_u32 {
+                    let id = LockId { table: TABLE, ..id(&number.to_ne_bytes()) };
+                    let mut locked = nothing_yet(&lock_table, Some(id.clone()));
+                    acquire(&mut locked, &LockIds::One(id.by_ref()), WaitMode::Fair).unwrap();
+                    assert!(lock_table.find(id.by_ref()).is_some(), "looked at: it has an entry");
+                    locked.hold().end().unwrap();
+                    locked.release_for_good();
+                }
+                listed()
+            });
+            let kept = visitor.join().unwrap();
+            assert!((1..=8).contains(&kept), "{kept} idle entries");
+        });
+        assert_eq!(listed(), 0);
+    }
+
+    /// C-13: an owner waits for a lock that it was robbed of, and that nobody has freed yet.
+    #[test]
+    fn who_was_revoked_holds_nothing_back() {
+        let lock_table = LockTable::new();
+        let [mut before, mut again] =
+            [(); 2].map(|()| nothing_yet_of(OwnerId::Logical(7), &lock_table, Some(id(b"k"))));
+        let wanted = id(b"k");
+        let ids = LockIds::One(wanted.by_ref());
+        acquire(&mut before, &ids, WaitMode::Fair).unwrap();
+        assert_eq!(acquire(&mut again, &ids, WaitMode::Fair), Err(Error::Deadlock));
+        assert_eq!(before.hold().revoke(), Verdict::Taken);
+        assert_eq!(acquire(&mut again, &ids, WaitMode::Fair), Err(Error::WaitTimeout));
+        before.release();
+        acquire(&mut again, &ids, WaitMode::Fair).unwrap();
     }
 }

@@ -518,6 +518,37 @@ mod tests {
         assert_eq!(head.fate(), Fate::Granted);
     }
 
+    /// C-3: nor is a head that has waited for two milliseconds.
+    #[test]
+    fn a_newcomer_does_not_pass_a_head_that_has_a_right_to_the_lock() {
+        let (entry, _holder) = held_for(TEN);
+        let head = join(&entry, false, NOW);
+        let (turn, _) = entry.arrive(&hold(TEN), true, false, after(10));
+        assert!(matches!(turn, Turn::Busy { .. }) && holds(&entry, &head));
+    }
+
+    /// C-6: who has lost the lock frees nothing of its successor's.
+    #[test]
+    fn a_stale_release_changes_nothing() {
+        let (entry, mut holder) = held_for(TEN);
+        let [first, _second] = [true, true].map(|strict| join(&entry, strict, NOW));
+        let (turn, deferred) = entry.look(&first, after(10));
+        assert!(turn == Turn::Taken && deferred.expired.is_some());
+        let deferred = entry.release(&holder);
+        assert!(deferred.wake.is_none() && !deferred.idle && holds(&entry, &first));
+        assert!(!entry.give_back(&mut holder) && holds(&entry, &first));
+    }
+
+    /// A hold that was opened ahead, and did not get the lock, waits for it like any other.
+    #[test]
+    fn what_did_not_get_the_lock_has_not_opened() {
+        let hold = hold(TEN);
+        hold.open_ahead(NOW);
+        opened_ahead(0, &hold, false);
+        assert!(!hold.is_open() && hold.token() == 0);
+        assert!(hold.open(NOW, 1) && hold.token() == 1);
+    }
+
     /// I3: a head that sleeps for ever behind a holder without an end is told of one that has one.
     #[test]
     fn a_new_holder_is_watched() {
@@ -770,19 +801,18 @@ mod model {
     fn what_was_given_back_under_the_mutex_is_seen_by_the_word() {
         loom::model(|| {
             let (scene, hold) = scene(false);
-            let holder = {
+            let next = {
                 let scene = Arc::clone(&scene);
                 thread::spawn(move || {
-                    scene.row.store(1, Relaxed);
-                    scene.entry.release_claimed(&hold, &mut Deferred::default());
+                    let mut hold = super::model::hold();
+                    if scene.entry.take(&mut hold, true, NOW) {
+                        assert_eq!(scene.row.load(Relaxed), 1);
+                    }
                 })
             };
-            let mut next = super::model::hold();
-            while !scene.entry.take(&mut next, true, NOW) {
-                thread::yield_now();
-            }
-            assert_eq!(scene.row.load(Relaxed), 1);
-            holder.join().unwrap();
+            scene.row.store(1, Relaxed);
+            scene.entry.release_claimed(&hold, &mut Deferred::default());
+            next.join().unwrap();
         });
     }
 

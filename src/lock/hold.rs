@@ -458,6 +458,50 @@ impl Hold {
     }
 }
 
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    fn at(millis: u32) -> Moment {
+        Moment::from_bits(Moment::START.after(Timeout::millis(millis)).as_bits())
+    }
+
+    fn open_hold() -> Hold {
+        let hold = Hold::new(Timeout::millis(10), Timeout::millis(5), OwnerId::None, false, 0);
+        assert!(hold.open(at(0), 1));
+        hold
+    }
+
+    /// C-4, C-5: its caller takes it away at the exec deadline, others at the release time.
+    #[test]
+    fn each_deadline_is_its_own() {
+        let hold = open_hold();
+        assert_eq!(hold.standing(at(9)), Standing::Live);
+        assert_eq!(hold.expire(at(9)), Verdict::InTime);
+        assert_eq!(hold.standing(at(10)), Standing::Late);
+        assert_eq!(hold.expire_overdue(at(14)), Verdict::InTime);
+        assert_eq!(hold.expire_overdue(at(15)), Verdict::Taken);
+        assert_eq!(hold.standing(at(0)), Standing::Lost(Lost::Expired));
+        let hold = open_hold();
+        assert_eq!(hold.expire(at(10)), Verdict::Taken);
+        assert_eq!(hold.expire_overdue(at(15)), Verdict::Lost(Lost::Expired));
+    }
+
+    /// C-4: an extension never shortens, and never revives.
+    #[test]
+    fn an_extension_counts_from_now_while_there_is_time() {
+        let hold = open_hold();
+        assert_eq!(hold.extend(at(5), Timeout::millis(1)), Standing::Live);
+        assert_eq!(hold.deadline(), at(0).after(Timeout::millis(10)));
+        assert_eq!(hold.extend(at(5), Timeout::millis(10)), Standing::Live);
+        assert_eq!(hold.deadline(), at(0).after(Timeout::millis(15)));
+        assert_eq!(hold.extend(at(15), Timeout::millis(10)), Standing::Late);
+        assert_eq!(hold.commit_begin(at(15)), Gate::Late);
+        assert_eq!(hold.commit_begin(at(14)), Gate::Open);
+        assert_eq!(hold.expire(at(20)), Verdict::Committing);
+    }
+}
+
 /// Models: every interleaving of a holder and those who would take its lock away.
 #[cfg(all(test, loom))]
 mod model {
