@@ -464,6 +464,27 @@ mod tests {
         }
     }
 
+    /// C-18: a call that does not get all of its keys leaves none of them locked.
+    #[test]
+    fn who_does_not_get_all_holds_none() {
+        let lock_table = LockTable::new();
+        let keys = [&b"a"[..], b"b", b"c"];
+        for held in keys {
+            let holder = acquire_one(&lock_table, held, WaitMode::Fair).unwrap();
+            let ids = keys.map(id);
+            let ids = LockIds::Many(ids.iter().map(LockId::by_ref).collect());
+            let mut all = nothing_yet(&lock_table, None);
+            assert_eq!(acquire(&mut all, &ids, WaitMode::Fair), Err(Error::WaitTimeout));
+            for key in keys.iter().filter(|key| **key != held) {
+                let mut one = acquire_one(&lock_table, key, WaitMode::Fair).expect("it is free");
+                one.hold().end().unwrap();
+                one.release_for_good();
+            }
+            holder.hold().end().unwrap();
+            holder.release();
+        }
+    }
+
     /// C-15: what a thread keeps for its next call is little, and goes with the thread.
     #[test]
     fn idle_entries_are_few_and_go_with_their_thread() {

@@ -588,6 +588,8 @@ static void waiters_learn_of_the_release_time(void)
             met++;
             REQUIRE(pthread_join(behind.thread, NULL) == 0);
             CHECK_STATUS(behind.status, ETSLOCK_OK);
+            /* And not only when its own time was over. */
+            CHECK(behind.took_ms < HANGS_MS / 2);
             CHECK_STATUS(etslock_guard_cancel(behind.guard), ETSLOCK_OK);
         }
         etslock_guard_cancel(both_wanted.guard);
