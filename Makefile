@@ -77,8 +77,8 @@ CXX20_PROGRAMS  := $(CXX20_SOURCES:tests/c/%.cpp=build/tests/cpp20/%)
 HAS_CXX20 = echo 'int main() {}' | $(CXX) -std=c++20 -fsyntax-only -x c++ - 2>/dev/null
 STATIC_PROGRAMS := $(STATIC_SOURCES:tests/c/%.c=build/tests/static/%)
 
-KINDS := check-header check-symbols check-abi test-rust test-model test-protocol test-dialects test-c \
-         test-cpp test-static examples test-ffi check-install test-memory
+KINDS := check-header check-symbols check-abi test-rust test-model test-mutants-few test-protocol \
+         test-dialects test-c test-cpp test-static examples test-ffi check-install test-memory
 
 .PHONY: test $(KINDS)
 test: all ## run everything below; STRICT=1 makes a missing tool a failure
@@ -91,6 +91,9 @@ test-rust: ## the Rust tests
 
 test-model: ## the models of the state machines: every interleaving under loom, schedules under shuttle
 	@scripts/test-model.sh
+
+test-mutants-few: stage ## plant a few of the bugs of tests/mutants/: the tests must see each
+	@scripts/test-mutants.sh few
 
 test-c: stage ## the C tests: C99, with the shared and the static library
 	@$(PROGRAMS) $(C_PROGRAMS) $(STATIC_PROGRAMS) || true
@@ -138,7 +141,10 @@ check-install: stage ## install, build a program as a user would, uninstall
 
 ##@ Deep checks, not part of `test`
 
-.PHONY: test-cycles test-asan test-tsan
+.PHONY: test-mutants test-cycles test-asan test-tsan
+test-mutants: ## plant every bug of tests/mutants/, one at a time; MUTANTS="hold_*" selects
+	@scripts/test-mutants.sh all
+
 test-cycles: stage ## ten million locks of fresh keys: does memory stay where it was?
 	@$(PROGRAMS) build/tests/c99/memory_cycles
 	@build/tests/c99/memory_cycles 10000000

@@ -187,6 +187,32 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_string_is_itself_and_nothing_else() {
+        let source: Vec<u8> = (0..40).collect();
+        for len in 0..source.len() {
+            let bytes = Bytes::copy_of(&source[..len]).unwrap();
+            for other_len in 0..source.len() {
+                let mut other = source[..other_len].to_vec();
+                let copy = Bytes::copy_of(&other).unwrap();
+                assert_eq!(bytes.is(&other), len == other_len, "{len}, {other_len} bytes");
+                assert_eq!(bytes == copy, len == other_len, "{len}, {other_len} bytes");
+                for place in 0..other_len {
+                    other[place] ^= 0x80;
+                    assert!(!bytes.is(&other), "{len}, {other_len} bytes, one different");
+                    assert!(bytes != Bytes::copy_of(&other).unwrap());
+                    other[place] ^= 0x80;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_behind_the_end_counts_for_nothing_but_the_length() {
+        let [short, long] = [&b"k"[..], &b"k\0"[..]].map(|bytes| Bytes::copy_of(bytes).unwrap());
+        assert!(short != long && !short.is(b"k\0") && !long.is(b"k"));
+    }
+
+    #[test]
     fn long_strings_are_shared_by_clones() {
         let bytes = Bytes::copy_of(&[7; INLINE + 1]).unwrap();
         assert_eq!(bytes.as_slice().as_ptr(), bytes.clone().as_slice().as_ptr());

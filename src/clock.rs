@@ -59,7 +59,7 @@ impl Moment {
         self.0
     }
 
-    pub(crate) fn from_bits(bits: u64) -> Self {
+    pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 }
@@ -175,6 +175,18 @@ mod tests {
         assert_eq!(now.after(Timeout::INFINITE), Deadline::NEVER);
         assert!(!Deadline::NEVER.is_past(now));
         assert_eq!(now.after(Timeout::millis(1)).plus(Timeout::INFINITE), Deadline::NEVER);
+    }
+
+    /// The coarse clock is late by up to a tick; nobody is told that he has time by it who has none.
+    #[test]
+    fn a_deadline_that_has_passed_is_past_whichever_clock_is_read() {
+        for _ in 0..100 {
+            let deadline = Deadline(Moment::now().0 + NANOS_PER_MILLI / 10);
+            while !deadline.is_past(Moment::now()) {}
+            assert!(deadline.is_past(Moment::now_against(deadline)));
+        }
+        let deadline = Moment::now().after(Timeout::millis(3_600_000));
+        assert!(!deadline.is_past(Moment::now_against(deadline)));
     }
 
     #[test]

@@ -355,3 +355,55 @@ pub fn force_release_token(
     let wanted = |held| held == token && token != 0;
     lock_table.force_release(LockIdRef { table: table.id(), key: KeyRef::new(key)? }, wanted)
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::clock::Timeout;
+    use crate::registry::OpenTable;
+    use crate::table::TableOptions;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// Its lock is taken away by somebody who comes to free it later, or never; it goes on.
+    struct Robbed {
+        say_goes_on: Sender<()>,
+        may_end: Mutex<Receiver<()>>,
+    }
+
+    impl Callback for Robbed {
+        type View = ();
+
+        fn arrange(&self, _: Snapshot) -> Result<()> {
+            Ok(())
+        }
+
+        fn run(&self, guard: &Guard, (): &()) -> i32 {
+            assert_eq!(guard.hold().revoke(), Verdict::Taken);
+            self.may_end.lock().recv().expect("it is told");
+            self.say_goes_on.send(()).expect("it is waited for");
+            0
+        }
+    }
+
+    /// A call that returns leaves no lock of its own behind, whoever it was that took it away.
+    #[test]
+    fn a_call_that_lost_its_lock_sees_to_it_that_it_is_free() {
+        let table = OpenTable::create(TableOptions::default()).unwrap();
+        let lock_table = LockTable::new();
+        let never = Timeout::INFINITE;
+        let options = Options {
+            wait: Timeout::millis(0),
+            exec: never,
+            lock_table: Some(lock_table.clone()),
+            ..Options::default()
+        };
+        let (say_goes_on, goes_on) = channel();
+        let (let_end, may_end) = channel();
+        let callback = Robbed { say_goes_on, may_end: Mutex::new(may_end) };
+        let answer = with_lock(table.enter(), &[b"k"], &options, callback);
+        assert_eq!(answer.end, Err(Error::Revoked));
+        acquire(table.enter(), &[b"k"], &options).expect("it is free").release().unwrap();
+        let_end.send(()).unwrap();
+        goes_on.recv().unwrap();
+    }
+}

@@ -25,7 +25,7 @@ use crate::lock::scope::{Scope, Scopes};
 use crate::lock::tokens;
 use crate::lock::wait_mode::WaitMode;
 use crate::lock::waits::{Registration, Wait};
-use crate::sync::{Arc, current, park, park_timeout, planted};
+use crate::sync::{Arc, current, park, park_timeout};
 
 /// How often a caller looks before it joins the queue: about as long as an empty section takes.
 const SPINS: u32 = 100;
@@ -680,7 +680,7 @@ impl Claim<'_> {
                 closed = Some(scope.ends_with());
             }
         });
-        if let Some(closed) = closed.filter(|_| !planted("wait without looking")) {
+        if let Some(closed) = closed {
             return Err(closed);
         }
         if !self.hold.is_in_force() {
@@ -698,6 +698,18 @@ fn sleep(deadline: Deadline, now: Moment) {
     }
 }
 
+/// A handle to nothing.
+#[cfg(test)]
+#[derive(Debug)]
+struct Handle(Scope);
+
+#[cfg(test)]
+impl Scopes for Handle {
+    fn each(&self, look: &mut dyn FnMut(&Scope)) {
+        look(&self.0);
+    }
+}
+
 /// Model: callers of a lock table, beside those who close it. From the sole lock to the queue it is
 /// the code that runs.
 #[cfg(all(test, loom))]
@@ -708,15 +720,6 @@ mod model {
     use crate::lock::owner::OwnerId;
     use crate::lock::waits;
     use loom::thread;
-
-    #[derive(Debug)]
-    struct Handle(Scope);
-
-    impl Scopes for Handle {
-        fn each(&self, look: &mut dyn FnMut(&Scope)) {
-            look(&self.0);
-        }
-    }
 
     fn id() -> LockId {
         LockId { table: 1, key: Key::new(b"k").unwrap() }
@@ -759,5 +762,161 @@ mod model {
             assert!(lock_table.locks(None).unwrap().is_empty(), "still locked");
             assert_eq!(waits::waiting(lock_table.scope()), 0, "still registered");
         });
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::key::{Key, LockId};
+    use crate::lock::hold::{Hold, Verdict};
+    use crate::lock::index::Seen;
+    use crate::lock::owner::OwnerId;
+
+    fn id(key: &[u8]) -> LockId {
+        LockId { table: 1, key: Key::new(key).expect("a short key") }
+    }
+
+    fn nothing_yet(lock_table: &LockTable, only: Option<LockId>) -> Locked {
+        nothing_yet_of(OwnerId::None, lock_table, only)
+    }
+
+    fn nothing_yet_of(owner: OwnerId, lock_table: &LockTable, only: Option<LockId>) -> Locked {
+        let never = Timeout::INFINITE;
+        let mut hold = HoldRef::new(|| Hold::new(never, never, owner, false, 0));
+        if let Some(id) = only {
+            hold.get_mut().expect("a new hold").set_only(id);
+        }
+        Locked::nothing_yet(lock_table.clone(), hold)
+    }
+
+    fn acquire(locked: &mut Locked, ids: &LockIds<'_>, queue: WaitMode) -> Result<()> {
+        let (wait, handles) = (Timeout::millis(100), &Handle(Scope::new()));
+        let spin_delay = Duration::ZERO;
+        locked.acquire(ids, &Request { wait, queue, spin_delay, handles, stop: None })
+    }
+
+    fn acquire_one(lock_table: &LockTable, key: &[u8], queue: WaitMode) -> Result<Locked> {
+        let id = id(key);
+        let mut locked = nothing_yet(lock_table, Some(id.clone()));
+        acquire(&mut locked, &LockIds::One(id.by_ref()), queue).map(|()| locked)
+    }
+
+    /// C-3: one who insists on the order of arrival passes nobody, not even a head that has been woken
+    /// and sleeps on.
+    #[test]
+    fn who_wants_the_strict_order_does_not_look_for_a_gap() {
+        let lock_table = LockTable::new();
+        let mut locked = acquire_one(&lock_table, b"k", WaitMode::Fair).unwrap();
+        let entry = lock_table.find(id(b"k").by_ref()).unwrap().expect("it is held");
+        let head = nothing_yet(&lock_table, Some(id(b"k")));
+        let waker = Waker::Thread(current());
+        let head = Waiter::new(head.hold().clone(), true, false, Deadline::NEVER, waker);
+        let head = Arc::new(head);
+        let long_after_all = Moment::from_bits(1 << 60);
+        let (turn, _) = entry.join(&head, long_after_all);
+        assert!(matches!(turn, Turn::Busy { .. }));
+        locked.hold().end().unwrap();
+        locked.release_for_good();
+        assert!(entry.looks_free(), "and its head does not look");
+        let late = acquire_one(&lock_table, b"k", WaitMode::Fifo);
+        assert_eq!(late.map(drop), Err(Error::WaitTimeout));
+        assert!(head.fate() == Fate::Waiting && entry.looks_free());
+    }
+
+    /// C-18: force can strike a holder of some keys before anybody knows that it waits for more.
+    #[test]
+    fn who_was_revoked_before_it_came_to_wait_does_not_wait() {
+        let lock_table = LockTable::new();
+        let _held = acquire_one(&lock_table, b"k", WaitMode::Fair).unwrap();
+        for queue in [WaitMode::Fair, WaitMode::Fifo, WaitMode::Polling] {
+            let mut locked = nothing_yet(&lock_table, None);
+            assert_eq!(locked.hold().revoke(), Verdict::Taken);
+            let [free, held] = [id(b"free"), id(b"k")];
+            let ids = LockIds::Many(vec![free.by_ref(), held.by_ref()]);
+            assert_eq!(acquire(&mut locked, &ids, queue), Err(Error::Revoked), "{queue:?}");
+            assert!(lock_table.locks(None).unwrap().len() == 1, "the free key is free");
+        }
+        let mut locked = nothing_yet(&lock_table, None);
+        assert_eq!(locked.hold().revoke(), Verdict::Taken);
+        let [one, two] = [id(b"free"), id(b"free too")];
+        let ids = LockIds::Many(vec![one.by_ref(), two.by_ref()]);
+        assert_eq!(acquire(&mut locked, &ids, WaitMode::Fair), Err(Error::Revoked));
+        for key in [&b"free"[..], b"free too"] {
+            assert!(acquire_one(&lock_table, key, WaitMode::Fair).is_ok(), "it is free");
+        }
+    }
+
+    /// C-18: a call that does not get all of its keys leaves none of them locked.
+    #[test]
+    fn who_does_not_get_all_holds_none() {
+        let lock_table = LockTable::new();
+        let keys = [&b"a"[..], b"b", b"c"];
+        for held in keys {
+            let holder = acquire_one(&lock_table, held, WaitMode::Fair).unwrap();
+            let ids = keys.map(id);
+            let ids = LockIds::Many(ids.iter().map(LockId::by_ref).collect());
+            let mut all = nothing_yet(&lock_table, None);
+            assert_eq!(acquire(&mut all, &ids, WaitMode::Fair), Err(Error::WaitTimeout));
+            for key in keys.iter().filter(|key| **key != held) {
+                let mut one = acquire_one(&lock_table, key, WaitMode::Fair).expect("it is free");
+                one.hold().end().unwrap();
+                one.release_for_good();
+            }
+            holder.hold().end().unwrap();
+            holder.release();
+        }
+    }
+
+    /// C-15: what a thread keeps for its next call is little, and goes with the thread.
+    #[test]
+    fn idle_entries_are_few_and_go_with_their_thread() {
+        const TABLE: u64 = u64::MAX;
+        let lock_table = LockTable::default_of_process();
+        let listed = || {
+            let mut count = 0;
+            let counted = lock_table.visit(|seen| {
+                let id = match &seen {
+                    Seen::Sole(hold) => hold.id(),
+                    Seen::Node(entry) => Some(entry.id()),
+                };
+                count += usize::from(id.is_some_and(|id| id.table == TABLE));
+                Ok(())
+            });
+            counted.map(|()| count).unwrap()
+        };
+        std::thread::scope(|scope| {
+            let visitor = scope.spawn(|| {
+                for number in 0..100_u32 {
+                    let id = LockId { table: TABLE, ..id(&number.to_ne_bytes()) };
+                    let mut locked = nothing_yet(&lock_table, Some(id.clone()));
+                    acquire(&mut locked, &LockIds::One(id.by_ref()), WaitMode::Fair).unwrap();
+                    let entry = lock_table.find(id.by_ref()).unwrap();
+                    assert!(entry.is_some(), "looked at: it has an entry");
+                    locked.hold().end().unwrap();
+                    locked.release_for_good();
+                }
+                listed()
+            });
+            let kept = visitor.join().unwrap();
+            assert!((1..=8).contains(&kept), "{kept} idle entries");
+        });
+        assert_eq!(listed(), 0);
+    }
+
+    /// C-13: an owner waits for a lock that it was robbed of, and that nobody has freed yet.
+    #[test]
+    fn who_was_revoked_holds_nothing_back() {
+        let lock_table = LockTable::new();
+        let [mut before, mut again] =
+            [(); 2].map(|()| nothing_yet_of(OwnerId::Logical(7), &lock_table, Some(id(b"k"))));
+        let wanted = id(b"k");
+        let ids = LockIds::One(wanted.by_ref());
+        acquire(&mut before, &ids, WaitMode::Fair).unwrap();
+        assert_eq!(acquire(&mut again, &ids, WaitMode::Fair), Err(Error::Deadlock));
+        assert_eq!(before.hold().revoke(), Verdict::Taken);
+        assert_eq!(acquire(&mut again, &ids, WaitMode::Fair), Err(Error::WaitTimeout));
+        before.release();
+        acquire(&mut again, &ids, WaitMode::Fair).unwrap();
     }
 }

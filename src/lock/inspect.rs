@@ -145,3 +145,29 @@ fn describe(id: &LockId, hold: &Hold, waiters: usize, now: Moment) -> LockInfo {
         table: id.table,
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::lock::hold::Hold;
+    use crate::lock::hold_ref::HoldRef;
+    use crate::lock::locked::Locked;
+    use crate::lock::owner::OwnerId;
+
+    /// Whoever takes a lock away frees it a moment later: it is nobody's from the first.
+    #[test]
+    fn a_lock_that_was_taken_away_is_not_held() {
+        let lock_table = LockTable::new();
+        let id = LockId { table: 1, key: Key::new(b"k").unwrap() };
+        let never = Timeout::INFINITE;
+        let mut hold = HoldRef::new(|| Hold::new(never, never, OwnerId::None, false, 0));
+        hold.get_mut().unwrap().set_only(id.clone());
+        assert!(lock_table.take_thin(id.by_ref(), &mut hold, Moment::now()));
+        assert_eq!(lock_table.locks(None).unwrap().len(), 1);
+        assert_eq!(hold.revoke(), Verdict::Taken);
+        assert!(lock_table.locks(None).unwrap().is_empty());
+        assert_eq!(lock_table.force_release(id.by_ref(), |_| true), Err(Error::NotFound));
+        let locked = Locked::nothing_yet(lock_table.clone(), hold);
+        lock_table.release_thin(locked.hold());
+    }
+}

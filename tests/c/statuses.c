@@ -273,8 +273,12 @@ static void several_keys_revoked(void)
                                                           other->key_len),
                          has_other ? ETSLOCK_OK : ETSLOCK_NOT_FOUND);
             taken_away += has_other;
+            /* Told at once, and not when the key comes free that it waits for. */
+            if (has_other)
+                finish(&waiter, ETSLOCK_REVOKED);
             CHECK_STATUS(etslock_guard_cancel(guard), ETSLOCK_OK);
-            finish(&waiter, has_other ? ETSLOCK_REVOKED : ETSLOCK_OK);
+            if (!has_other)
+                finish(&waiter, ETSLOCK_OK);
             CHECK(count_locks(lock_table, NULL) == 0);
             etslock_lock_table_free(lock_table);
             etslock_table_free(table);
