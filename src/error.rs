@@ -1,5 +1,6 @@
 //! What can go wrong, in Rust terms. `ffi/status.rs` gives each its number.
 
+use std::ffi::CStr;
 use std::fmt;
 
 /// Why a call did not do what it was asked to do.
@@ -60,28 +61,39 @@ pub(crate) fn list<T>(items: impl ExactSizeIterator<Item = Result<T>>) -> Result
     Ok(list)
 }
 
+impl Error {
+    /// What it means, in a sentence.
+    pub(crate) const fn text(self) -> &'static CStr {
+        match self {
+            Error::WaitTimeout => c"the lock was not free in time",
+            Error::ExecTimeout => c"the holder of the lock outlived its time",
+            Error::CallbackFailed => c"the callback did not commit, or ended its thread",
+            Error::Revoked => c"the lock of this guard was taken away",
+            Error::Deadlock => {
+                c"the lock is held by the caller, or by a holder that waits for the caller"
+            }
+            Error::NotFound => c"there is no such thing",
+            Error::Exists => c"it exists already",
+            Error::Closed => c"the handle was freed during the call",
+            Error::Stopped => c"the wait was told to stop",
+            Error::Null => c"a required pointer is NULL",
+            Error::Invalid => c"an argument is out of range",
+            Error::StructSize => {
+                c"struct_size is too small, or a field that this release does not know is set"
+            }
+            Error::NotCovered => c"the guard does not hold this key",
+            Error::Type => c"the operation does not fit the type of the table or of the value",
+            Error::Guarded => c"the table is written through guards only",
+            Error::NoMemory => c"not enough memory",
+            Error::NoThread => c"no thread could be started",
+            Error::Forked => c"the handle was made before a fork",
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Error::WaitTimeout => "the lock was not free in time",
-            Error::ExecTimeout => "the holder of the lock outlived its time",
-            Error::CallbackFailed => "the callback did not commit, or ended its thread",
-            Error::Revoked => "the lock of this guard was taken away",
-            Error::Deadlock => "the holder of the lock is, or waits for, the caller",
-            Error::NotFound => "there is no such thing",
-            Error::Exists => "it exists already",
-            Error::Closed => "the handle was freed during the call",
-            Error::Stopped => "the wait was told to stop",
-            Error::Null => "a required pointer is NULL",
-            Error::Invalid => "an argument is out of range",
-            Error::StructSize => "the struct's size is not one this release can read",
-            Error::NotCovered => "the guard does not hold this key",
-            Error::Type => "the operation does not fit the type of the table or of the value",
-            Error::Guarded => "the table is written through guards only",
-            Error::NoMemory => "not enough memory",
-            Error::NoThread => "no thread could be started",
-            Error::Forked => "the handle was made before a fork",
-        })
+        f.write_str(self.text().to_str().map_err(|_| fmt::Error)?)
     }
 }
 

@@ -10,6 +10,7 @@
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
+use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -40,15 +41,17 @@ pub(crate) fn boxed<T>(value: T) -> Result<Box<T>> {
 
 /// Whether `size` bytes are to be had at once. They are given back: whoever asks for them next, in
 /// pieces and with no way to fail, most likely gets them.
+///
+/// WHY: a black box. A block that nobody uses is not asked for by optimised code.
 pub(crate) fn check_room_for(size: usize) -> Result<()> {
-    Vec::<u8>::new().try_reserve_exact(size).map_err(|_| Error::NoMemory)
+    list::<u8>(size).map(|block| drop(black_box(block)))
 }
 
 /// Whether blocks of these sizes are to be had together. They are given back: this thread, which asks
 /// for the same ones next, gets them.
 pub(crate) fn check_room_for_blocks<const N: usize>(sizes: [usize; N]) -> Result<()> {
     let blocks = sizes.map(|size| list::<u64>(size.div_ceil(size_of::<u64>())));
-    blocks.into_iter().try_for_each(|block| block.map(drop))
+    black_box(blocks).into_iter().try_for_each(|block| block.map(drop)) // See `check_room_for`.
 }
 
 /// An empty list with room for `len` items.

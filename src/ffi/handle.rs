@@ -95,6 +95,11 @@ impl<T> Out<T> {
     }
 
     pub(super) fn set(self, value: T) {
+        self.write(value);
+    }
+
+    /// Writes what may be written again.
+    pub(super) fn write(&self, value: T) {
         // SAFETY: not NULL by `new`, and writable by its contract.
         unsafe { self.0.write(value) }
     }

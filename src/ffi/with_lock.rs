@@ -173,7 +173,7 @@ impl CCallback {
 impl Callback for CCallback {
     type View = Shown;
 
-    #[inline(always)] // See `with_lock::take`.
+    #[inline(always)] // See `with_lock::empty_handed`.
     fn arrange(&self, tuples: Snapshot) -> Result<Shown> {
         Ok(match tuples {
             Snapshot::One(tuples) if tuples.is_empty() => Shown::Nothing,
@@ -200,29 +200,28 @@ impl Callback for CCallback {
     }
 }
 
-/// Zeroes the caller's result, whatever happens next.
+/// Zeroes the caller's result, whatever happens next. `None` for NULL.
+///
+/// WHY: no reference. The callback may look at the place meanwhile, or have a pointer to it.
 ///
 /// # Safety
-/// `place` is NULL, or writable by this thread alone during the call.
-pub(super) unsafe fn result_place<'a>(
-    place: *mut etslock_result,
-) -> Option<&'a mut etslock_result> {
-    if !place.is_null() {
-        // SAFETY: not NULL, and the contract above.
-        unsafe { place.write(etslock_result::EMPTY) };
-    }
+/// `place` is NULL, or writable during the call, and written by nobody else.
+pub(super) unsafe fn result_place(place: *mut etslock_result) -> Option<Out<etslock_result>> {
     // SAFETY: the contract above.
-    unsafe { place.as_mut() }
+    let out = unsafe { Out::new(place) }.ok()?;
+    out.write(etslock_result::EMPTY);
+    Some(out)
 }
 
 /// Writes what the callback left, and says how the call ended.
-pub(super) fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
+pub(super) fn answer(out: Option<Out<etslock_result>>, answer: Answer) -> Result<()> {
     if let Some(out) = out {
-        out.code = answer.code;
+        let mut result = etslock_result { code: answer.code, ..etslock_result::EMPTY };
         if let Some(data) = answer.data.filter(|data| !data.is_empty()) {
-            out.data_len = data.len();
-            out.data = Box::into_raw(data).cast();
+            result.data_len = data.len();
+            result.data = Box::into_raw(data).cast();
         }
+        out.set(result);
     }
     answer.end
 }
