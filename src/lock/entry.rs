@@ -711,7 +711,7 @@ mod model {
     use super::*;
     use crate::clock::Timeout;
     use crate::key::Key;
-    use crate::lock::hold::{Gate, Hold, Lost};
+    use crate::lock::hold::{Gate, Hold};
     use crate::lock::owner::OwnerId;
     use crate::lock::queue::Waker;
     use crate::sync::{current, park};
@@ -973,37 +973,6 @@ mod model {
             }
             let writes = held + heir.join().unwrap();
             scene.assert_at_rest(writes);
-        });
-    }
-
-    /// The clock takes the lock away from one who has not drawn a token yet: it has one all the same,
-    /// below that of its heir (I6 of `hold`).
-    #[test]
-    fn a_lock_is_lost_before_its_token_is_drawn() {
-        check(2, |scene, before| {
-            assert!(before.end().is_ok());
-            let _stays_idle = scene.entry.release(&before);
-            let taker = {
-                let scene = Arc::clone(&scene);
-                thread::spawn(move || {
-                    let mut hold = super::model::hold();
-                    if !scene.entry.take(&mut hold, true, NOW) {
-                        return None;
-                    }
-                    if hold.token() == 0 {
-                        assert_eq!(hold.lost_at_once(), Lost::Expired);
-                    }
-                    assert_ne!(hold.token(), 0);
-                    Some(hold)
-                })
-            };
-            let heir = super::model::hold();
-            let (turn, deferred) = scene.entry.arrive(&heir, true, false, late());
-            scene.carry_out(deferred);
-            if let (Some(taker), Turn::Taken) = (taker.join().unwrap(), turn) {
-                assert!(!taker.is_in_force());
-                assert!(taker.token() < heir.token());
-            }
         });
     }
 }

@@ -435,6 +435,7 @@ static void closed_meanwhile(void)
                 etslock_options options = patient(NULL);
                 struct waiter waiter;
                 options.queue = queues[queue];
+                options.wait_timeout_ms = HANGS_MS;
                 tables[0] = a;
                 tables[1] = b;
                 other = hold_as_another(NULL, tables[waited], "k");

@@ -7,7 +7,7 @@
 
 #include <pthread.h>
 
-enum how { RETURN, EXIT_THREAD, CANCEL_THREAD, RETURN_LATE };
+enum how { RETURN, EXIT_THREAD, EXIT_AT_ONCE, CANCEL_THREAD, RETURN_LATE };
 
 struct order {
     int32_t code;
@@ -28,6 +28,10 @@ static int32_t obey(etslock_guard *guard, const etslock_tuple *tuples, size_t tu
 {
     struct order *order = user_data;
     (void)tuples, (void)tuple_count;
+    if (order->how == EXIT_AT_ONCE) {
+        __atomic_fetch_add(&order->started, 1, __ATOMIC_SEQ_CST);
+        pthread_exit(NULL);
+    }
     CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "first", 5), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_commit(guard), ETSLOCK_OK);
     CHECK_STATUS(etslock_guard_insert(guard, "k", 1, "last", 4), ETSLOCK_OK);
@@ -47,6 +51,7 @@ static int32_t obey(etslock_guard *guard, const etslock_tuple *tuples, size_t tu
             ;
         break;
     case RETURN:
+    case EXIT_AT_ONCE:
         break;
     }
     return order->code;
@@ -123,7 +128,7 @@ static void every_code(void)
 static void an_ended_thread_returned_nothing(void)
 {
     static const int32_t codes[] = {-1, 0, 1, INT32_MAX};
-    static const enum how ways[] = {EXIT_THREAD, CANCEL_THREAD};
+    static const enum how ways[] = {EXIT_THREAD, EXIT_AT_ONCE, CANCEL_THREAD};
     etslock_table *table = new_table();
     size_t commit, way;
     int which;
@@ -141,7 +146,10 @@ static void an_ended_thread_returned_nothing(void)
                              ETSLOCK_CALLBACK_FAILED);
                 CHECK(order.started == 1 && order.freed == 1);
                 CHECK(result_is(&result, 0, ""));
-                CHECK(has_value(table, "k", "first"));
+                if (ways[way] == EXIT_AT_ONCE)
+                    CHECK_STATUS(etslock_table_member(table, "k", 1), ETSLOCK_NOT_FOUND);
+                else
+                    CHECK(has_value(table, "k", "first"));
                 CHECK_STATUS(etslock_table_delete(table, "k", 1), ETSLOCK_OK);
                 etslock_result_free(&result);
             }
