@@ -825,26 +825,26 @@ mod model {
         });
     }
 
-    /// The same, and another thread polls it at the wrong moment (I2, I3).
+    /// The same while a thread polls it, and another one finds it polled (I2, I3).
     #[test]
     fn a_wake_up_during_a_poll_is_not_lost() {
         check(2, || {
             let (world, holder) = World::new();
             world.begin(WaitMode::Fair);
-            let passer = spawn(&world, |world| {
-                drop(holder);
-                if let Some(locked) = world.scene.try_lock() {
-                    drop(locked);
+            drop(holder); // It is woken, and somebody else comes first.
+            let passer = world.scene.try_lock().unwrap();
+            let passer = spawn(&world, |_| drop(passer));
+            let other = spawn(&world, |world| {
+                let fetched = world.fetch(Timeout::millis(0)).is_ok();
+                if fetched {
+                    world.queue.close(); // The other one shall not wait for ever.
                 }
+                fetched
             });
-            let other = spawn(&world, |world| world.fetch(Timeout::millis(0)).ok());
-            let first = match other.join().unwrap() {
-                Some(completion) => completion,
-                None => world.fetch(Timeout::INFINITE).unwrap(),
-            };
-            drop(first.end.unwrap());
+            let fetched = world.fetch(Timeout::INFINITE).map(|completion| drop(completion.end));
             passer.join().unwrap();
-            world.assert_at_rest();
+            assert_eq!(other.join().unwrap(), fetched.is_err());
+            world.assert_free();
         });
     }
 

@@ -401,6 +401,14 @@ static void fair_liveness(void)
     etslock_table_free(table);
 }
 
+/* As long as a hang. */
+static etslock_options in_time(int32_t queue)
+{
+    etslock_options options = options_of(HANGS_MS, ETSLOCK_INFINITE, ETSLOCK_INFINITE);
+    options.queue = queue;
+    return options;
+}
+
 /* An event loop that is busy, or hangs, is in front of blocked threads. */
 static void a_loop_that_does_not_fetch(void)
 {
@@ -411,7 +419,7 @@ static void a_loop_that_does_not_fetch(void)
     int i;
     memset(&blocked, 0, sizeof blocked);
     blocked.table = table;
-    blocked.options = patient(NULL);
+    blocked.options = in_time(ETSLOCK_QUEUE_FAIR);
     CASE("C-3: a free lock is not kept for a loop that is busy");
     for (i = 0; i < 3; i++)
         begin(queue, table, "k", 0);
@@ -435,7 +443,7 @@ static void a_loop_that_does_not_fetch(void)
         options.queue = ETSLOCK_QUEUE_FIFO;
         begin_with(options, queue, table, "k", 0);
     }
-    blocked.options = strict();
+    blocked.options = in_time(ETSLOCK_QUEUE_FIFO);
     start(&blocked);
     release(holder);
     REQUIRE(pthread_join(blocked.thread, NULL) == 0);
@@ -453,7 +461,7 @@ static void a_loop_that_does_not_fetch(void)
     holder = hold_with(options_of(1000, 30, 30), table, "k");
     for (i = 0; i < 3; i++)
         begin_with(options_of(ETSLOCK_INFINITE, 20, 20), queue, table, "k", 0);
-    blocked.options = patient(NULL);
+    blocked.options = in_time(ETSLOCK_QUEUE_FAIR);
     start(&blocked);
     REQUIRE(pthread_join(blocked.thread, NULL) == 0);
     CHECK_STATUS(blocked.status, ETSLOCK_OK);
@@ -466,7 +474,7 @@ static void a_loop_that_does_not_fetch(void)
     for (i = 0; i < 100; i++)
         begin_with(options_of(10, ETSLOCK_INFINITE, ETSLOCK_INFINITE), queue, table, "k", 0);
     sleep_ms(20);
-    blocked.options = strict();
+    blocked.options = in_time(ETSLOCK_QUEUE_FIFO);
     start(&blocked);
     release(holder);
     REQUIRE(pthread_join(blocked.thread, NULL) == 0);
