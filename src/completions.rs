@@ -42,7 +42,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::lock::Inbox;
 use crate::sync::machine::{Mutex, MutexGuard};
-use crate::sync::{Arc, Thread, current, park, park_timeout, planted};
+use crate::sync::{Arc, Thread, current, park, park_timeout};
 
 /// What is pending: an acquire, or what a model takes for one.
 pub(crate) trait Acquire: Send + 'static {
@@ -371,9 +371,8 @@ impl<A: Acquire> Queue<A> {
         };
         let mut state = self.0.lock();
         let note = state.notes.remove(&ticket).unwrap_or_default();
-        let withdrawn = note.withdrawn && !planted("withdrawn and granted");
         state.timers.remove(&(timer, ticket));
-        if state.closed || withdrawn {
+        if state.closed || note.withdrawn {
             state.acquires.remove(&ticket);
             drop(state);
             if until.is_some() {
@@ -394,7 +393,7 @@ impl<A: Acquire> Queue<A> {
                     state.timers.insert((until, ticket));
                 }
                 state.acquires.insert(ticket, Some(pending));
-                if note.again && !planted("woken while polled") {
+                if note.again {
                     state.ready.push_back(ticket);
                 }
             }
@@ -523,7 +522,6 @@ impl<A: Acquire> State<A> {
         let is_busy = !self.ready.is_empty() || self.done.len > 0;
         let timer = self.first_timer();
         if (is_busy || timer < self.watched_until())
-            && !planted("nobody is woken")
             && let Some((_, thread)) = self.sleepers.pop_last()
         {
             thread.unpark();
@@ -545,6 +543,349 @@ impl<A: Acquire> State<A> {
         let pending = self.acquires.len() + self.ready.len();
         if let Some(target) = target(pending, self.ready.capacity()) {
             self.ready.shrink_to(target);
+        }
+    }
+}
+
+/// Models: pending acquires of a lock table, beside those who give the lock back, withdraw, stop, and
+/// free. From the queue of completions to the queue of the lock it is the code that runs.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use crate::key::{Key, LockId, LockIds};
+    use crate::lock::{
+        self, Begun, Hold, HoldRef, InboxRef, LockTable, Locked, Owner, Progress, Request, Scope,
+        Stop, WaitMode, Waker,
+    };
+    use loom::thread::{self, JoinHandle};
+    use std::time::Duration;
+
+    /// A guard: it gives the lock back at its end.
+    struct Guard(Locked);
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.hold().end().unwrap();
+            self.0.release_for_good();
+        }
+    }
+
+    /// A pending acquire of the one key.
+    struct OfKey {
+        pending: lock::Pending,
+        scene: Arc<Scene>,
+    }
+
+    impl Acquire for OfKey {
+        type Held = Guard;
+
+        fn poll(&mut self) -> Poll<Guard> {
+            let mode = self.pending.wait_mode();
+            match self.pending.poll(&self.scene.request(Timeout::INFINITE, mode)) {
+                Ok(Progress::Until(until)) => Poll::Until(until),
+                Ok(Progress::Held(locked)) => Poll::Over(Ok(Guard(locked))),
+                Err(error) => Poll::Over(Err(error)),
+            }
+        }
+
+        fn withdraw(&mut self) -> bool {
+            self.pending.withdraw()
+        }
+    }
+
+    struct Scene {
+        lock_table: LockTable,
+        handle: Scope,
+        stop: Stop,
+    }
+
+    struct World {
+        scene: Arc<Scene>,
+        queue: Arc<Queue<OfKey>>,
+        inbox: InboxRef,
+    }
+
+    fn id() -> LockId {
+        LockId { table: 1, key: Key::new(b"k").unwrap() }
+    }
+
+    impl Scene {
+        fn request(&self, wait: Timeout, queue: WaitMode) -> Request<'_> {
+            let (spin_delay, stop) = (Duration::ZERO, Some(self.stop.scope()));
+            Request { wait, queue, spin_delay, scope: &self.handle, stop }
+        }
+
+        fn nothing_yet(&self) -> Locked {
+            let never = Timeout::INFINITE;
+            let (owner, _) = Owner::None.resolve();
+            let mut hold = HoldRef::new(|| Hold::new(never, never, owner, false, 0));
+            hold.get_mut().unwrap().set_only(id());
+            Locked::nothing_yet(self.lock_table.clone(), hold)
+        }
+
+        /// One attempt.
+        fn try_lock(&self) -> Option<Guard> {
+            let mut locked = self.nothing_yet();
+            let request = self.request(Timeout::millis(0), WaitMode::Fair);
+            locked.acquire(&LockIds::One(id().by_ref()), &request).ok().map(|()| Guard(locked))
+        }
+    }
+
+    impl World {
+        /// A lock that is held, and a queue.
+        fn new() -> (Arc<Self>, Guard) {
+            let (lock_table, handle) = (LockTable::new(), Scope::new());
+            let scene = Arc::new(Scene { lock_table, handle, stop: Stop::new() });
+            let queue = Queue::new();
+            let inbox = Arc::new(Arc::clone(&queue) as Arc<dyn Inbox>);
+            let holder = scene.try_lock().unwrap();
+            (Arc::new(Self { scene, queue, inbox }), holder)
+        }
+
+        /// Its ticket.
+        fn begin(&self, mode: WaitMode) -> u64 {
+            let mut locked = self.scene.nothing_yet();
+            let ticket = self.queue.draw().unwrap();
+            let request = self.scene.request(Timeout::INFINITE, mode);
+            let waker = || Ok(Waker::Ticket(Arc::clone(&self.inbox), ticket));
+            match locked.begin(&LockIds::One(id().by_ref()), &request, waker) {
+                Ok(Begun::Pending(pending, until)) => {
+                    let acquire = OfKey { pending, scene: Arc::clone(&self.scene) };
+                    self.queue.settle(ticket, acquire, until, 7).unwrap();
+                }
+                _ => panic!("it is held"),
+            }
+            ticket
+        }
+
+        /// What there is to fetch, up to one.
+        fn fetch(&self, timeout: Timeout) -> Result<Completion<Guard>> {
+            let mut fetched = None;
+            self.queue.wait(1, timeout, |completion| fetched = Some(completion))?;
+            Ok(fetched.unwrap())
+        }
+
+        /// Nobody holds the lock or waits for it any more, and nothing is left to fetch.
+        fn assert_at_rest(&self) {
+            assert_eq!(self.fetch(Timeout::millis(0)).map(drop), Err(Error::WaitTimeout));
+            self.assert_free();
+        }
+
+        fn assert_free(&self) {
+            drop(self.scene.try_lock().expect("still locked"));
+            assert_eq!(self.scene.lock_table.stats().waiting, 0, "still registered");
+        }
+    }
+
+    fn spawn<T: 'static>(
+        world: &Arc<World>,
+        body: impl FnOnce(&World) -> T + 'static,
+    ) -> JoinHandle<T> {
+        let world = Arc::clone(world);
+        thread::spawn(move || body(&world))
+    }
+
+    /// Interleavings with at most `preemptions`.
+    fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.max_branches = 100_000;
+        builder.check(model);
+    }
+
+    const MODES: [WaitMode; 2] = [WaitMode::Fair, WaitMode::Fifo];
+
+    /// Granted or withdrawn: one of the two, and the lock is not left behind (I1).
+    #[test]
+    fn withdrawing_races_with_the_grant() {
+        for mode in MODES {
+            check(3, move || {
+                let (world, holder) = World::new();
+                let ticket = world.begin(mode);
+                let releaser = spawn(&world, |_| drop(holder));
+                let answer = world.queue.withdraw(ticket);
+                releaser.join().unwrap();
+                let completion = world.fetch(Timeout::millis(0)).unwrap();
+                assert_eq!((completion.ticket, completion.user_data), (ticket, 7));
+                match completion.end {
+                    Ok(locked) => {
+                        assert_eq!(answer, Err(Error::NotFound));
+                        drop(locked);
+                    }
+                    Err(error) => assert_eq!((error, answer), (Error::Stopped, Ok(()))),
+                }
+                world.assert_at_rest();
+            });
+        }
+    }
+
+    /// The same while another thread polls it (I2).
+    #[test]
+    fn withdrawing_races_with_a_poll() {
+        for mode in MODES {
+            check(2, move || {
+                let (world, holder) = World::new();
+                let ticket = world.begin(mode);
+                drop(holder);
+                let poller = spawn(&world, |world| world.fetch(Timeout::millis(0)).ok());
+                let answer = world.queue.withdraw(ticket);
+                let fetched = poller.join().unwrap();
+                let completion = fetched.or_else(|| world.fetch(Timeout::millis(0)).ok()).unwrap();
+                match completion.end {
+                    Ok(locked) => {
+                        assert_eq!(answer, Err(Error::NotFound));
+                        drop(locked);
+                    }
+                    Err(error) => assert_eq!((error, answer), (Error::Stopped, Ok(()))),
+                }
+                world.assert_at_rest();
+            });
+        }
+    }
+
+    /// Granted or stopped: one of the two.
+    #[test]
+    fn stopping_races_with_the_grant() {
+        for mode in MODES {
+            check(3, move || {
+                let (world, holder) = World::new();
+                world.begin(mode);
+                let releaser = spawn(&world, |_| drop(holder));
+                world.scene.stop.request();
+                releaser.join().unwrap();
+                match world.fetch(Timeout::millis(0)).unwrap().end {
+                    Ok(locked) => drop(locked),
+                    Err(error) => assert_eq!(error, Error::Stopped),
+                }
+                world.assert_at_rest();
+            });
+        }
+    }
+
+    /// A stop comes while the wait begins: it is told, or sees it.
+    #[test]
+    fn stopping_races_with_beginning() {
+        check(3, || {
+            let (world, holder) = World::new();
+            let stopper = spawn(&world, |world| world.scene.stop.request());
+            let mut locked = world.scene.nothing_yet();
+            let ticket = world.queue.draw().unwrap();
+            let request = world.scene.request(Timeout::INFINITE, WaitMode::Fifo);
+            let waker = || Ok(Waker::Ticket(Arc::clone(&world.inbox), ticket));
+            match locked.begin(&LockIds::One(id().by_ref()), &request, waker) {
+                Ok(Begun::Pending(pending, until)) => {
+                    let acquire = OfKey { pending, scene: Arc::clone(&world.scene) };
+                    world.queue.settle(ticket, acquire, until, 7).unwrap();
+                    let end = world.fetch(Timeout::INFINITE).unwrap().end;
+                    assert_eq!(end.map(drop), Err(Error::Stopped));
+                }
+                Ok(Begun::Held) => panic!("it is held"),
+                Err(error) => {
+                    assert_eq!(error, Error::Stopped);
+                    world.queue.forget(ticket);
+                }
+            }
+            stopper.join().unwrap();
+            drop(holder);
+            world.assert_at_rest();
+        });
+    }
+
+    /// Whoever waits for a completion is woken for it: a lost wake-up is a deadlock, which the model
+    /// reports (I3, I4).
+    #[test]
+    fn who_waits_is_woken() {
+        for mode in MODES {
+            check(3, move || {
+                let (world, holder) = World::new();
+                world.begin(mode);
+                let releaser = spawn(&world, |_| drop(holder));
+                drop(world.fetch(Timeout::INFINITE).unwrap().end.unwrap());
+                releaser.join().unwrap();
+                world.assert_at_rest();
+            });
+        }
+    }
+
+    /// The lock goes to others in between: it is woken once more.
+    #[test]
+    fn who_was_passed_is_woken_again() {
+        check(3, || {
+            let (world, holder) = World::new();
+            world.begin(WaitMode::Fair);
+            let passer = spawn(&world, |world| {
+                drop(holder);
+                if let Some(locked) = world.scene.try_lock() {
+                    drop(locked);
+                }
+            });
+            drop(world.fetch(Timeout::INFINITE).unwrap().end.unwrap());
+            passer.join().unwrap();
+            world.assert_at_rest();
+        });
+    }
+
+    /// The same while a thread polls it, and another one finds it polled (I2, I3).
+    #[test]
+    fn a_wake_up_during_a_poll_is_not_lost() {
+        check(2, || {
+            let (world, holder) = World::new();
+            world.begin(WaitMode::Fair);
+            drop(holder); // It is woken, and somebody else comes first.
+            let passer = world.scene.try_lock().unwrap();
+            let passer = spawn(&world, |_| drop(passer));
+            let other = spawn(&world, |world| {
+                let fetched = world.fetch(Timeout::millis(0)).is_ok();
+                if fetched {
+                    world.queue.close(); // The other one shall not wait for ever.
+                }
+                fetched
+            });
+            let fetched = world.fetch(Timeout::INFINITE).map(|completion| drop(completion.end));
+            passer.join().unwrap();
+            assert_eq!(other.join().unwrap(), fetched.is_err());
+            world.assert_free();
+        });
+    }
+
+    /// Two fetch, and each gets one of two that are granted one after the other (I4).
+    #[test]
+    fn two_who_wait_are_both_woken() {
+        check(2, || {
+            let (world, holder) = World::new();
+            world.begin(WaitMode::Fifo);
+            world.begin(WaitMode::Fifo);
+            let fetch = |world: &World| {
+                let completion = world.fetch(Timeout::INFINITE).unwrap();
+                drop(completion.end.unwrap());
+                completion.ticket
+            };
+            let other = spawn(&world, fetch);
+            drop(holder);
+            let mine = fetch(&world);
+            assert_ne!(mine, other.join().unwrap());
+            world.assert_at_rest();
+        });
+    }
+
+    /// Freed while the lock is given back, and while somebody waits for a completion: nothing is left,
+    /// and nobody hangs.
+    #[test]
+    fn freeing_races_with_everything() {
+        for mode in MODES {
+            check(2, move || {
+                let (world, holder) = World::new();
+                world.begin(mode);
+                let releaser = spawn(&world, |_| drop(holder));
+                let waiter = spawn(&world, |world| world.fetch(Timeout::INFINITE));
+                world.queue.close();
+                match waiter.join().unwrap() {
+                    Ok(completion) => drop(completion.end.unwrap()),
+                    Err(error) => assert_eq!(error, Error::Closed),
+                }
+                releaser.join().unwrap();
+                world.assert_free();
+            });
         }
     }
 }

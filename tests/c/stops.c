@@ -23,6 +23,7 @@ static etslock_stop *new_stop(void)
 static etslock_options under(etslock_stop *stop, int32_t queue)
 {
     etslock_options options = patient(NULL);
+    options.wait_timeout_ms = HANGS_MS;
     options.stop = stop;
     options.owner = ETSLOCK_OWNER_NONE; /* who waits here holds the key elsewhere */
     options.queue = queue;
@@ -118,7 +119,7 @@ static void every_call(void)
                 CHECK_STATUS(make_call(&call, must_not_run), ETSLOCK_WAIT_TIMEOUT);
 
                 CASE("stop: it acts on waits, so a lock that is free is got");
-                call.options.wait_timeout_ms = ETSLOCK_INFINITE;
+                call.options.wait_timeout_ms = HANGS_MS;
                 release(holder);
                 CHECK_STATUS(make_call(&call, do_nothing), ETSLOCK_OK);
                 CHECK(count_locks(NULL, table) == 0);
