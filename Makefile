@@ -71,10 +71,14 @@ CXX_SOURCES := $(wildcard tests/c/*.cpp)
 STATIC_SOURCES := $(filter %/original.c %/kill.c,$(C_SOURCES))
 C_PROGRAMS      := $(C_SOURCES:tests/c/%.c=build/tests/c99/%)
 CXX_PROGRAMS    := $(CXX_SOURCES:tests/c/%.cpp=build/tests/cpp/%)
+# Again in a later dialect, where the header offers more: those that test the header.
+CXX20_SOURCES   := $(wildcard tests/c/hpp*.cpp)
+CXX20_PROGRAMS  := $(CXX20_SOURCES:tests/c/%.cpp=build/tests/cpp20/%)
+HAS_CXX20 = echo 'int main() {}' | $(CXX) -std=c++20 -fsyntax-only -x c++ - 2>/dev/null
 STATIC_PROGRAMS := $(STATIC_SOURCES:tests/c/%.c=build/tests/static/%)
 
-KINDS := check-header check-symbols test-rust test-model test-protocol test-dialects test-c test-cpp \
-         examples test-ffi check-install test-memory
+KINDS := check-header check-symbols check-abi test-rust test-model test-mutants-few test-protocol \
+         test-dialects test-c test-cpp test-static examples test-ffi check-install test-memory
 
 .PHONY: test $(KINDS)
 test: all ## run everything below; STRICT=1 makes a missing tool a failure
@@ -88,6 +92,9 @@ test-rust: ## the Rust tests
 test-model: ## the models of the state machines: every interleaving under loom, schedules under shuttle
 	@scripts/test-model.sh
 
+test-mutants-few: stage ## plant a few of the bugs of tests/mutants/: the tests must see each
+	@scripts/test-mutants.sh few
+
 test-c: stage ## the C tests: C99, with the shared and the static library
 	@$(PROGRAMS) $(C_PROGRAMS) $(STATIC_PROGRAMS) || true
 	@status=0; \
@@ -95,9 +102,16 @@ test-c: stage ## the C tests: C99, with the shared and the static library
 	scripts/test-programs.sh static build/tests/static $(STATIC_SOURCES) || status=1; \
 	exit $$status
 
-test-cpp: stage ## the C++ tests
+test-cpp: stage ## the C++ tests: C++17, and what tests the header in C++20 too
 	@! command -v $(CXX) >/dev/null || $(PROGRAMS) $(CXX_PROGRAMS) || true
-	@NEEDS=$(CXX) scripts/test-programs.sh cpp build/tests/cpp $(CXX_SOURCES)
+	@! $(HAS_CXX20) || $(PROGRAMS) $(CXX20_PROGRAMS) || true
+	@status=0; \
+	NEEDS=$(CXX) scripts/test-programs.sh cpp build/tests/cpp $(CXX_SOURCES) || status=1; \
+	! $(HAS_CXX20) || scripts/test-programs.sh cpp20 build/tests/cpp20 $(CXX20_SOURCES) || status=1; \
+	exit $$status
+
+test-static: stage ## link the static library beside another Rust archive, and into plug-ins
+	@scripts/test-static.sh
 
 test-dialects: stage ## compile headers and programs as C99, C11 and C++17, with gcc and clang
 	@scripts/test-dialects.sh
@@ -119,12 +133,18 @@ check-header: stage ## is include/etslock.h what the sources give?
 check-symbols: stage ## do library, header and exports/etslock.symbols agree?
 	@scripts/check-symbols.sh
 
+check-abi: stage ## does a client of 0.1 run, and what does abidiff find beside additions?
+	@scripts/check-abi.sh
+
 check-install: stage ## install, build a program as a user would, uninstall
 	@scripts/check-install.sh
 
 ##@ Deep checks, not part of `test`
 
-.PHONY: test-cycles test-asan test-tsan
+.PHONY: test-mutants test-cycles test-asan test-tsan
+test-mutants: ## plant every bug of tests/mutants/, one at a time; MUTANTS="hold_*" selects
+	@scripts/test-mutants.sh all
+
 test-cycles: stage ## ten million locks of fresh keys: does memory stay where it was?
 	@$(PROGRAMS) build/tests/c99/memory_cycles
 	@build/tests/c99/memory_cycles 10000000
@@ -163,7 +183,7 @@ deps: ## install the Debian packages that the tests want (root)
 SUBMAKE = $(MAKE) --no-print-directory
 PROGRAMS = $(SUBMAKE) --silent --keep-going -j$(JOBS)
 COMPILE = $(CFLAGS) -Wall -Wextra -Wpedantic -Werror -pthread -MMD -MP -Ibuild/include
-SHARED  = -Lbuild/lib -letslock -ldl -Wl,-rpath,'$$ORIGIN/../../lib'
+SHARED  = -Lbuild/lib -letslock -ldl -lm -Wl,-rpath,'$$ORIGIN/../../lib'
 STATIC  = build/lib/libetslock.a $$(sed -n 's/^Libs.private: //p' build/lib/pkgconfig/etslock.pc)
 
 # A program that no longer compiles must not be run in its old form: hence `rm`.
@@ -178,6 +198,10 @@ build/tests/static/%: tests/c/%.c build/lib/libetslock.a
 build/tests/cpp/%: tests/c/%.cpp
 	@mkdir -p $(@D); rm -f $@
 	@$(CXX) -std=c++17 $(COMPILE) -MT $@ -MF $@.d $< -o $@ $(SHARED)
+
+build/tests/cpp20/%: tests/c/%.cpp
+	@mkdir -p $(@D); rm -f $@
+	@$(CXX) -std=c++20 $(COMPILE) -MT $@ -MF $@.d $< -o $@ $(SHARED)
 
 build/examples/c/%: examples-c/%.c
 	@mkdir -p $(@D); rm -f $@

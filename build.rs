@@ -1,11 +1,11 @@
-//! Generates the C header from `src/ffi` into the build directory, and gives the shared library
-//! its name. `make header` copies the header to `include/`; a build never changes a tracked file.
+//! Generates the C header from `src/ffi` into the build directory, and from that the one for the
+//! parsers of other languages; gives the shared library its name. `make header` copies the header to `include/`; a build never changes a tracked file.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 /// The files of `src/ffi` that the header is made of, in reading order.
-const NOUNS: [&str; 10] = [
+const NOUNS: [&str; 12] = [
     "status",
     "table",
     "tuples",
@@ -14,18 +14,22 @@ const NOUNS: [&str; 10] = [
     "options",
     "with_lock",
     "guard",
+    "across",
     "completions",
+    "token",
     "lock_table",
 ];
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
-    generate_header(&root, &out.join("etslock.h"));
+    let header = generate_header(&root, &out.join("etslock.h"));
+    let declarations = declarations(&header);
+    std::fs::write(out.join("etslock_ffi.h"), declarations).expect("OUT_DIR can be written");
     name_the_library();
 }
 
-fn generate_header(root: &Path, header: &Path) {
+fn generate_header(root: &Path, header: &Path) -> String {
     let config_file = root.join("cbindgen.toml");
     println!("cargo:rerun-if-changed={}", config_file.display());
     let mut config = cbindgen::Config::from_file(&config_file).expect("cbindgen.toml is valid");
@@ -41,8 +45,77 @@ fn generate_header(root: &Path, header: &Path) {
     let mut text = Vec::new();
     builder.generate().expect("src/ffi can be read by cbindgen").write(&mut text);
     let text = String::from_utf8(text).expect("the sources are UTF-8");
-    std::fs::write(header, without_rust_chapters(&text)).expect("OUT_DIR can be written");
+    let text = without_rust_chapters(&text);
+    std::fs::write(header, &text).expect("OUT_DIR can be written");
     println!("cargo:rustc-env=ETSLOCK_GENERATED_HEADER={}", header.display());
+    text
+}
+
+/// The declarations of a header, for parsers without a preprocessor: no directive, no comment, one
+/// function a line.
+fn declarations(header: &str) -> String {
+    let code = without_directives(&without_comments(header));
+    let mut text = String::with_capacity(code.len());
+    let (mut braces, mut parentheses) = (0, 0);
+    for word in code.split_inclusive([' ', '{', '}', '(', ')', ',', ';']) {
+        text.push_str(word);
+        match word.chars().last() {
+            Some('{') => braces += 1,
+            Some('(') => parentheses += 1,
+            Some(')') => parentheses -= 1,
+            Some('}') => {
+                braces -= 1;
+                // The comma behind the last enumerator, and the end of the line before.
+                let body = text[..text.len() - 1].trim_end().trim_end_matches(',').len();
+                text.replace_range(body..text.len() - 1, "\n");
+                continue;
+            }
+            _ => {}
+        }
+        let ends_line = match word.chars().last() {
+            Some('{' | ';') => true,
+            Some(',') => braces > 0 && parentheses == 0,
+            _ => false,
+        };
+        if ends_line {
+            text.push('\n');
+            text.extend((0..braces).map(|_| "  "));
+        }
+    }
+    // Blanks that stood behind what ends a line.
+    let lines = text.lines().map(|line| {
+        let indent = if line.starts_with("  ") { "  " } else { "" };
+        format!("{indent}{}\n", line.trim())
+    });
+    lines.filter(|line| !line.trim().is_empty()).collect()
+}
+
+fn without_comments(header: &str) -> String {
+    let mut text = String::with_capacity(header.len());
+    let mut rest = header;
+    while let Some(start) = rest.find("/*") {
+        text.push_str(&rest[..start]);
+        let end = rest[start..].find("*/").expect("a comment that ends");
+        rest = &rest[start + end + 2..];
+    }
+    text.push_str(rest);
+    text
+}
+
+/// The code in one line, without what is for C++ alone.
+fn without_directives(header: &str) -> String {
+    let mut for_cpp = false;
+    let mut words = Vec::new();
+    for line in header.lines() {
+        match line.trim() {
+            "#ifdef __cplusplus" => for_cpp = true,
+            directive if directive.starts_with("#endif") => for_cpp = false,
+            directive if directive.starts_with('#') => {}
+            _ if for_cpp => {}
+            code => words.extend(code.split_whitespace()),
+        }
+    }
+    words.join(" ")
 }
 
 /// The header without the "# Safety" chapters: they speak to Rust, and repeat the contracts that

@@ -2,12 +2,16 @@
 
 ##@ Measure
 
-.PHONY: bench bench-quick bench-programs bench-deps
+.PHONY: bench bench-quick bench-instructions bench-programs bench-deps
 bench: bench-programs ## measure against the peers: benches/RESULTS.md and plots, in some 15 minutes
 	@benches/run.py
 
 bench-quick: bench-programs ## the same at reduced size into build/bench/quick, under two minutes
 	@benches/run.py --quick
+
+bench-instructions: stage ## count the instructions of a call, and compare them with the committed table
+	@$(PROGRAMS) build/bench/etslock_instructions || true
+	@scripts/bench-instructions.sh
 
 bench-programs: stage
 	@$(PROGRAMS) $(patsubst benches/%.c,build/bench/%,$(wildcard benches/*.c)) \

@@ -32,7 +32,7 @@
  *
  *   tuple          one {key, value}: two byte strings, which may hold NUL bytes and may be empty
  *   table          tuples, of type set, bag or duplicate bag
- *   lock           the right to one key, or several keys, of one table
+ *   lock           the right to one key, or several keys, of one table or several
  *   lock table     where locks live, apart from the data; one per process unless you make more
  *   guard          the handle that stands for a held lock
  *   worker         an internal thread that runs callbacks
@@ -41,9 +41,9 @@
  *   late           said of a guard past its exec deadline whose lock is still held
  *   revoked        said of a guard whose lock was taken away: its writes are refused for ever
  *   token          a number larger than that of every earlier lock of the same key, unique in the
- *                  process: what you hand to other systems as a fence
+ *                  process: what you hand to other systems as a fence (C-21)
  *
- * Promises have numbers, (C-1) to (C-18), by which tests and documentation cite them.
+ * Promises have numbers, (C-1) to (C-24), by which tests and documentation cite them.
  *
  * STATUSES
  *
@@ -70,31 +70,46 @@
  * etslock_locks) are immutable. What a holder did before its lock was freed in time is visible to
  * the next holder. No function is safe in a signal handler.
  *
- * Workers are started when callbacks need them and go away when idle. A thread is never cancelled
- * inside a call of the library: a request stays pending until the call has returned (C-5).
+ * Workers are started when callbacks need them and go away when idle. They are threads like others
+ * (C-22, and see etslock_callback); while one sleeps, it takes no signal that is sent to the
+ * process. Their stacks have the system's default size, or that of ETSLOCK_WORKER_STACK_KIB in the
+ * environment: 64 to 4194304 KiB, read when the first worker starts, and ignored if it is anything
+ * else.
+ *
+ * A thread whose cancellation type is deferred, as it is when a thread begins, is never cancelled
+ * inside a call of the library: a request stays pending until the call has returned (C-5). While
+ * the type is asynchronous no function of the library may be called, as POSIX has it for all
+ * functions that it does not except.
  *
  * After fork, in the child: a call on an inherited handle answers ETSLOCK_ERR_FORKED and touches
  * no lock, every _free is harmless, snapshots stay readable, nothing of an interrupted callback is
  * written. The child has a default lock table and names of its own, and may make tables. POSIX
  * promises no more than exec if another thread was then inside the allocator or starting a thread
- * (C-16). The library stays loaded after dlclose. At exit nothing waits for a runaway callback.
+ * (C-16). The program's own handlers (pthread_atfork) may call the library. A child of _Fork or
+ * clone finds that it is one as well (Linux 4.14 and later), but may make tables only if its parent
+ * had no other thread. A child that shares its parent's memory, as that of vfork does, must not
+ * call the library. The library stays loaded after dlclose. At exit nothing waits for a runaway callback.
  *
  * OWNERSHIP
  *
  * What a call gives out through out_* is yours, until you end it with the _free of its type; an
  * acquired guard ends with etslock_guard_release or etslock_guard_cancel. Every _free takes NULL.
  * Byte strings and names that you pass in are copied where they are kept. Pointers inside a
- * snapshot live as long as it. A handle must be live when a call begins; a call under way keeps
- * what it needs, so that a handle may be freed while others wait through it (C-14).
+ * snapshot live as long as it. A handle may be freed while another thread's call with it waits, or
+ * runs its callback: such a call keeps what it needs. Until a call is known to have come that far,
+ * or to have returned, the handle must stay live: no thread can know that another one is past the
+ * first instruction of a call (C-14).
  *
  * What a parameter must be goes by its name. These are the contracts that every caller keeps:
  *
- *   table       from etslock_table_new or etslock_table_open, and not freed when the call begins
- *   lock_table  NULL for the default one; or from etslock_lock_table_new, and not freed when the
- *               call begins
+ *   table       from etslock_table_new or etslock_table_open, and not freed before the call is
+ *               known to wait, to run its callback or to have returned
+ *   lock_table  NULL for the default one; or from etslock_lock_table_new, and not freed before
+ *               then, either
  *   key         readable for key_len bytes during the call; may be NULL if key_len is 0. Copied.
  *   value       the same for value and value_len, and for data and data_len. Copied.
- *   keys        readable for key_count elements during the call, each of them a `key`. Copied.
+ *   keys        readable for key_count elements during the call, each of them a `key`, with a
+ *               `table` where it names one. Copied.
  *   name        a NUL-terminated string, readable during the call. Copied.
  *   options     NULL for the defaults; or made by the init function of its type, and readable for
  *               struct_size bytes during the call, each pointer in it NULL or live. For an init
@@ -133,8 +148,8 @@
  * - etslock_table_insert and its like write at once, also inside a callback: not staged, not
  *   fenced, not taken back (C-9). Writes that belong to the lock go through etslock_guard_*.
  * - Staged writes are seen by etslock_guard_lookup only, until they are committed (C-7).
- * - Several keys are committed in one step each, not in one step together, for readers without a
- *   lock (C-7).
+ * - A commit of several keys happens wholly or not at all. A reader without a lock may still see
+ *   the new tuples of one key before those of another: each key changes in a step of its own (C-7).
  * - Locks of different lock tables know nothing of each other (C-1).
  * - An acquired guard does not end with its thread. Left alone, its lock is gone only when someone
  *   wants the key after the release time, and never if exec_timeout_ms or fail_timeout_ms is
@@ -163,9 +178,9 @@
 #include <stdint.h>
 
 /** The version of this header; `etslock_version()` is the library's. */
-#define ETSLOCK_VERSION "0.1.0"
+#define ETSLOCK_VERSION "0.2.0"
 #define ETSLOCK_VERSION_MAJOR 0
-#define ETSLOCK_VERSION_MINOR 1
+#define ETSLOCK_VERSION_MINOR 2
 #define ETSLOCK_VERSION_PATCH 0
 
 
@@ -199,8 +214,8 @@ typedef enum {
    */
   ETSLOCK_EXEC_TIMEOUT = 2,
   /**
-   * The callback returned non-zero, or ended its thread; nothing was written since its last
-   * commit (C-7).
+   * The callback returned a code that does not commit (0 does, or options.commit_code), or ended
+   * its thread; nothing was written since its last commit (C-7).
    */
   ETSLOCK_CALLBACK_FAILED = 3,
   /**
@@ -393,7 +408,8 @@ typedef enum {
  */
 typedef enum {
   /**
-   * The call returns at once; the callback runs out, fenced, and may still use user_data.
+   * The call returns at once. The callback runs on until it returns by itself: it may still use
+   * user_data, and its writes through the guard are refused.
    */
   ETSLOCK_ABANDON = 0,
   /**
@@ -402,7 +418,8 @@ typedef enum {
   ETSLOCK_JOIN = 1,
   /**
    * As ETSLOCK_ABANDON, and the callback's thread gets a POSIX deferred cancellation, which acts
-   * at its next cancellation point outside the library; a loop without one runs on. With
+   * at its next cancellation point outside the library; a loop without one runs on. With the
+   * asynchronous type a callback must not call the library (see THREADS). With
    * ETSLOCK_RUN_ON_CALLER it is ETSLOCK_ERR_INVALID. Never use it with a callback that belongs
    * to a managed runtime, that holds locks or memory without cleanup handlers, or whose C++
    * frames catch everything or are noexcept.
@@ -413,7 +430,7 @@ typedef enum {
 /**
  * A queue of completions: where acquires that were begun say how they ended (C-19).
  *
- * Expect one per event loop. Any number of acquires may be pending in one queue, of any tables; none
+ * An event loop has one. Any number of acquires may be pending in one queue, of any tables; none
  * of them needs a thread, or a descriptor of its own. A pending acquire stands in the queue of its
  * key like a blocked thread: with the same order, the same wait deadline, and the duty to delete a
  * lock at its release time. There is no timer thread: all that is seen to by whoever calls
@@ -444,6 +461,7 @@ typedef enum {
  *            etslock_completions_free - ends it, and all that is pending.
  *            etslock_acquire_begin - acquires a lock, or begins to wait for it.
  *            etslock_acquire_locks_begin - the same for several keys.
+ *            etslock_acquire_locks_across_begin - the same for keys of several tables.
  * Since:     0.2
  */
 typedef struct etslock_completions etslock_completions;
@@ -451,7 +469,7 @@ typedef struct etslock_completions etslock_completions;
 /**
  * An iteration over the keys of a table.
  *
- * Expect one per iteration. It comes from etslock_table_cursor and lives until
+ * Made for each iteration. It comes from etslock_table_cursor and lives until
  * etslock_cursor_free; it outlives the table's handle (C-14). Between calls it holds no lock and
  * keeps no writer from anything, so that it may be left alone for as long as you like. Any thread
  * may use it, one at a time.
@@ -465,7 +483,7 @@ typedef struct etslock_cursor etslock_cursor;
 /**
  * The handle that stands for a held lock: reads and writes of its keys, until its deadline.
  *
- * Expect one per lock held. A callback is given one, which is valid until the callback returns,
+ * One for each lock that is held, or set of locks. A callback is given one, which is valid until the callback returns,
  * also when it was abandoned; the callback cannot end it. etslock_acquire returns one, which lives
  * until etslock_guard_release or etslock_guard_cancel: losing its lock, the end of its thread or
  * etslock_table_free does not end it (C-5, C-14). Any thread may use a guard, one at a time; the
@@ -491,6 +509,8 @@ typedef struct etslock_cursor etslock_cursor;
  *            etslock_guard_insert - stages an insert.
  *            etslock_guard_delete - stages the removal of a key's tuples.
  *            etslock_guard_delete_tuple - stages the removal of one tuple.
+ *            etslock_guard_lookup_in, _insert_in, _delete_in, _delete_tuple_in - the same of a key
+ *            of a table that is named, for guards of several tables.
  *            etslock_guard_commit - publishes the staged writes, keeps the lock.
  *            etslock_guard_rollback - forgets the staged writes, keeps the lock.
  *            etslock_guard_release - commits, unlocks, ends an acquired guard.
@@ -508,7 +528,7 @@ typedef struct etslock_guard etslock_guard;
 /**
  * A place where locks live, apart from the data.
  *
- * Expect none: NULL stands for the one of the process, which is enough for nearly everybody, and
+ * Most programs make none and pass NULL, which stands for the one that every process has and that
  * never ends. Another comes from etslock_lock_table_new and lives until etslock_lock_table_free.
  * Locks of different lock tables know nothing of each other: all who want to exclude each other
  * must use the same one (C-1). A key that nobody holds or waits for costs it no memory (C-15). Any
@@ -519,6 +539,7 @@ typedef struct etslock_guard etslock_guard;
  *            etslock_lock_table_locks - who holds what.
  *            etslock_lock_table_stats - counters.
  *            etslock_lock_table_force_release - takes a lock away from its holder.
+ *            etslock_lock_table_force_release_token - the same, if it is still that holder.
  * Since:     0.1
  */
 typedef struct etslock_lock_table etslock_lock_table;
@@ -526,7 +547,7 @@ typedef struct etslock_lock_table etslock_lock_table;
 /**
  * A snapshot of the locks that were held at one time.
  *
- * Expect one per look, short-lived. It comes from etslock_lock_table_locks and lives until
+ * Made by each look, and short-lived. It comes from etslock_lock_table_locks and lives until
  * etslock_locks_free, whatever happens to the locks. It never changes: any number of threads may
  * read it at once. It stays readable in a forked child (C-16).
  *
@@ -555,7 +576,7 @@ typedef struct etslock_stop etslock_stop;
 /**
  * A handle to a table: tuples in memory.
  *
- * Expect a few, long-lived ones. Each comes from etslock_table_new or etslock_table_open, and
+ * A program has a few of them, and keeps them for long. Each comes from etslock_table_new or etslock_table_open, and
  * lives until etslock_table_free. Several handles to one named table are the same table, also for
  * locks (C-1). The tuples live until the last handle is closed and the last guard and cursor of
  * the table has ended. Any number of threads may use a handle at once.
@@ -583,7 +604,7 @@ typedef struct etslock_table etslock_table;
 /**
  * A snapshot of the tuples of a key.
  *
- * Expect one per lookup, short-lived: it keeps the bytes it shows in memory after the table has
+ * Made by each lookup, and short-lived: it keeps the bytes it shows in memory after the table has
  * let go of them. It comes from etslock_table_lookup, etslock_table_take, etslock_cursor_next or
  * etslock_guard_lookup, and lives until etslock_tuples_free, whatever happens to the table, the
  * cursor or the guard (C-14). It never changes: any number of threads may read it at once. It
@@ -721,9 +742,12 @@ typedef struct {
    */
   int32_t on_exec_timeout;
   /**
-   * Must be 0.
+   * What the callback returns to have its writes published; anything else drops them and is
+   * ETSLOCK_CALLBACK_FAILED. Default 0. Use 1 where the callback is a thunk into another language:
+   * one that raised, or forgot to return, gives 0 there, and 0 then publishes nothing. Since 0.2;
+   * a reserved field before, which was 0.
    */
-  int32_t reserved2;
+  int32_t commit_code;
   /**
    * Who holds and waits, for the detection of deadlocks (C-13). Default 0: the calling thread,
    * or the callback that runs on it. ETSLOCK_OWNER_NONE: takes no part. Else a number of your
@@ -746,7 +770,8 @@ typedef struct {
 } etslock_options;
 
 /**
- * What runs while a lock is held; 0 commits its writes, anything else drops them.
+ * What runs while a lock is held; 0 commits its writes, anything else drops them, unless
+ * options.commit_code says otherwise.
  *
  * `tuples` are those of the locked keys as of the acquisition, NULL if there are none; for several
  * keys they are grouped in the order given. `guard` and `tuples` are valid until the callback
@@ -759,6 +784,16 @@ typedef struct {
  * its guard. The callback's own guard is not its own to end: etslock_guard_release and
  * etslock_guard_cancel refuse it.
  *
+ * An internal thread is a citizen of the process (C-22). A callback finds on it what a fresh thread
+ * of the main thread would find: the signals that the main thread blocks, its processors and, as
+ * far as the system lets it, its priority; the floating-point environment of a program that
+ * begins, errno 0, cancellation on and deferred. Signals to the thread reach it, and programs that
+ * it starts can be ended. It finds nothing of the thread that made the internal one start, and
+ * nothing that an earlier callback left, but for one thing: processors and priority that it sets
+ * for its thread are put right before the callback of another calling thread, and when the internal
+ * thread was idle for some milliseconds; a callback of the same caller that comes sooner may find
+ * them. The system may not let a priority be raised: then the thread ends when it is idle.
+ *
  * Time: at the exec deadline the lock goes, not the callback (C-4, C-11). One that works for long
  * asks etslock_guard_status now and then and returns when that is not ETSLOCK_OK, or asks for more
  * time with etslock_guard_extend. A callback that never returns costs one thread; it is counted,
@@ -769,7 +804,8 @@ typedef struct {
  *
  * Neither an exception nor longjmp may leave it (C-17); etslock.hpp sees to that for C++. On an
  * internal thread it may end its thread with pthread_exit or by cancellation: the call answers
- * ETSLOCK_CALLBACK_FAILED. On the calling thread it must not; cancellation is off while it runs.
+ * ETSLOCK_CALLBACK_FAILED; destructors of its thread-specific data are still part of it. On the
+ * calling thread it must not; cancellation is off while it runs.
  *
  * From other languages, where the callback is a thunk into a runtime:
  *
@@ -832,6 +868,26 @@ typedef struct {
    */
   size_t key_len;
 } etslock_key;
+
+/**
+ * One key of several, and the table that it is a key of. Never grows.
+ *
+ * Since:     0.2
+ */
+typedef struct {
+  /**
+   * The table: any handle to it.
+   */
+  etslock_table *table;
+  /**
+   * The key; readable for key_len bytes during the call. May be NULL if key_len is 0.
+   */
+  const void *key;
+  /**
+   * Bytes in the key; may be 0.
+   */
+  size_t key_len;
+} etslock_table_key;
 
 /**
  * How an acquire ended that was pending.
@@ -988,7 +1044,7 @@ extern "C" {
 /**
  * The name of a status, such as "ETSLOCK_WAIT_TIMEOUT".
  *
- * Total: a number that this release does not know gives "ETSLOCK_STATUS_UNKNOWN".
+ * A number that this release does not know gives "ETSLOCK_STATUS_UNKNOWN"; NULL is never returned.
  *
  * Ownership: the string is static; never free it.
  * Threads:   any thread.
@@ -1000,8 +1056,8 @@ const char *etslock_status_name(etslock_status status);
 /**
  * What a status means, in a sentence in English.
  *
- * Total: a number that this release does not know gives "unknown status". The wording may change
- * from release to release; compare numbers, not texts.
+ * A number that this release does not know gives "unknown status"; NULL is never returned. The
+ * wording may change from release to release; compare numbers, not texts.
  *
  * Ownership: the string is static; never free it.
  * Threads:   any thread.
@@ -1047,6 +1103,7 @@ void etslock_table_options_init(etslock_table_options *options, size_t size);
  *            ETSLOCK_ERR_NULL - `out_table` is NULL.
  *            ETSLOCK_ERR_INVALID - type, access or name is out of range, or reserved is not 0.
  *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
  * Since:     0.1
  */
 etslock_status etslock_table_new(const etslock_table_options *options, etslock_table **out_table);
@@ -1064,6 +1121,7 @@ etslock_status etslock_table_new(const etslock_table_options *options, etslock_t
  * Errors:    ETSLOCK_NOT_FOUND - no table of this process has the name.
  *            ETSLOCK_ERR_NULL - `name` or `out_table` is NULL.
  *            ETSLOCK_ERR_INVALID - the name is empty, past 255 bytes, or not UTF-8.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
  * Since:     0.1
  */
 etslock_status etslock_table_open(const char *name, etslock_table **out_table);
@@ -1091,7 +1149,7 @@ void etslock_table_free(etslock_table *table);
  *
  * Ownership: key and value are copied.
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
  *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -1112,7 +1170,7 @@ etslock_status etslock_table_insert(etslock_table *table,
  *
  * Ownership: key and value are copied.
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_EXISTS - the key has a tuple; nothing changed.
  *            ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
  *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
@@ -1170,7 +1228,7 @@ etslock_status etslock_table_member(etslock_table *table, const void *key, size_
  *
  * Ownership: `*out_tuples` is yours until etslock_tuples_free; NULL on failure.
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_NOT_FOUND - the key has no tuple.
  *            ETSLOCK_ERR_NULL - `table` or `out_tuples` is NULL, or `key` with a length above 0.
  *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
@@ -1189,7 +1247,7 @@ etslock_status etslock_table_take(etslock_table *table,
  * A key without a tuple is fine, as in ETS: ETSLOCK_OK. It knows nothing of locks (C-9).
  *
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` with a length above 0.
  *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -1205,7 +1263,7 @@ etslock_status etslock_table_delete(etslock_table *table, const void *key, size_
  * nothing of locks (C-9).
  *
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
  *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -1225,7 +1283,7 @@ etslock_status etslock_table_delete_tuple(etslock_table *table,
  * knows nothing of locks (C-9).
  *
  * Threads:   any thread.
- * Blocks:    no; takes time in proportion to the number of keys.
+ * Blocks:    as etslock_table_delete; takes time in proportion to the number of keys.
  * Errors:    ETSLOCK_ERR_NULL - `table` is NULL.
  *            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys; nothing is removed.
@@ -1240,7 +1298,7 @@ etslock_status etslock_table_clear(etslock_table *table);
  * gets `initial + add`. On failure nothing changes. It knows nothing of locks (C-9).
  *
  * Threads:   any thread.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_ERR_NULL - `table` or `out_value` is NULL, or `key` with a length above 0.
  *            ETSLOCK_ERR_INVALID - the sum overflows, or `key_len` is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_TYPE - the table is not a set, or the value is not 8 bytes long.
@@ -1298,7 +1356,7 @@ void etslock_tuples_free(etslock_tuples *tuples);
  *
  * Ownership: `*out_cursor` is yours until etslock_cursor_free; NULL on failure.
  * Threads:   any thread.
- * Blocks:    no; takes time in proportion to the number of keys.
+ * Blocks:    no.
  * Errors:    ETSLOCK_ERR_NULL - `table` or `out_cursor` is NULL.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys.
  * Since:     0.1
@@ -1371,6 +1429,15 @@ etslock_status etslock_stop_request(etslock_stop *stop);
 void etslock_stop_free(etslock_stop *stop);
 
 /**
+ * ETSLOCK_OWNER_NONE, for languages that read no macros.
+ *
+ * Threads:   any thread.
+ * Blocks:    no.
+ * Since:     0.2
+ */
+uint64_t etslock_owner_none(void);
+
+/**
  * Writes the defaults of etslock_options.
  *
  * Call it as `etslock_options_init(&options, sizeof options)`. With NULL, or a size without room
@@ -1385,11 +1452,12 @@ void etslock_options_init(etslock_options *options, size_t size);
 /**
  * Runs `callback` while holding the lock of `key`.
  *
- * Waits for the lock, then for the callback. When the callback returns 0 in time, its writes are
- * published and the status is ETSLOCK_OK; in every other case none of its unpublished writes
- * happen (C-7). When exec_timeout_ms passes first, the lock is taken back and the call returns,
- * while the callback runs on with a revoked guard (C-4, C-8, C-11). NULL for `options` means the
- * defaults; `out_result` may be NULL. Status and callback's code are two things: look at both.
+ * Waits for the lock, then for the callback. When the callback returns 0 in time, or what
+ * options.commit_code says, its writes are published and the status is ETSLOCK_OK; in every other
+ * case none of its unpublished writes happen (C-7). When exec_timeout_ms passes first, the lock is
+ * taken back and the call returns, while the callback runs on with a revoked guard (C-4, C-8, C-11).
+ * NULL for `options` means the defaults; `out_result` may be NULL. Status and callback's code are
+ * two things: look at both.
  *
  * Ownership: `user_data` belongs to the library from here on if user_data_free is set, which is
  *            called exactly once, whatever this returns but ETSLOCK_ERR_STRUCT_SIZE (C-12). `key`
@@ -1401,7 +1469,7 @@ void etslock_options_init(etslock_options *options, size_t size);
  * Errors:    ETSLOCK_WAIT_TIMEOUT - the lock was not free in time; the callback never ran.
  *            ETSLOCK_STOPPED - options.stop was requested during the wait; the callback never ran.
  *            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
- *            ETSLOCK_CALLBACK_FAILED - the callback returned non-zero, or ended its thread.
+ *            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
  *            ETSLOCK_REVOKED - the lock was taken away by etslock_lock_table_force_release.
  *            ETSLOCK_DEADLOCK - the owner holds the key itself, or its holder waits for the owner.
  *            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -1409,7 +1477,8 @@ void etslock_options_init(etslock_options *options, size_t size);
  *            ETSLOCK_ERR_INVALID - an option is out of range, or `key_len` is past PTRDIFF_MAX.
  *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the key, or to publish the writes.
- *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+ *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback, or no
+ *                                    thread-specific key was left by which its end is noticed.
  * Since:     0.1
  */
 etslock_status etslock_with_lock(etslock_table *table,
@@ -1439,7 +1508,7 @@ etslock_status etslock_with_lock(etslock_table *table,
  * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
  *            ETSLOCK_STOPPED - options.stop was requested during the wait; nothing stays locked.
  *            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
- *            ETSLOCK_CALLBACK_FAILED - the callback returned non-zero, or ended its thread.
+ *            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
  *            ETSLOCK_REVOKED - one of the locks was taken away.
  *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
  *            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -1447,7 +1516,8 @@ etslock_status etslock_with_lock(etslock_table *table,
  *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
  *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys, or to publish the writes.
- *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+ *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback, or no
+ *                                    thread-specific key was left by which its end is noticed.
  * Since:     0.1
  */
 etslock_status etslock_with_locks(etslock_table *table,
@@ -1465,7 +1535,8 @@ etslock_status etslock_with_locks(etslock_table *table,
  * not end with its thread. Past its exec deadline it is late: its writes are refused, and from the
  * release time on a waiter takes its lock (C-5). The owner is the calling thread unless
  * options.owner says otherwise, also when another thread uses the guard: a second acquire of the
- * same key by that owner is ETSLOCK_DEADLOCK (C-13).
+ * same key by that owner is ETSLOCK_DEADLOCK (C-13). With short times a waiter may take the lock
+ * before this returns: ETSLOCK_OK, and the guard is revoked.
  *
  * Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel, also when
  *            its lock was lost; NULL on failure. `key` is copied.
@@ -1540,7 +1611,8 @@ void etslock_result_free(etslock_result *result);
  *            ETSLOCK_REVOKED - the guard is revoked.
  *            ETSLOCK_NOT_FOUND - the key has no tuple.
  *            ETSLOCK_ERR_NULL - `guard` or `out_tuples` is NULL, or `key` with a length above 0.
- *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX; the guard's keys are of several
+ *            tables: see etslock_guard_lookup_in.
  *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
  * Since:     0.1
@@ -1563,7 +1635,8 @@ etslock_status etslock_guard_lookup(etslock_guard *guard,
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
  *            ETSLOCK_REVOKED - the guard is revoked.
  *            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` or `value` with a length above 0.
- *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX; the guard's keys are of several
+ *            tables.
  *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
  * Since:     0.1
@@ -1584,7 +1657,8 @@ etslock_status etslock_guard_insert(etslock_guard *guard,
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
  *            ETSLOCK_REVOKED - the guard is revoked.
  *            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` with a length above 0.
- *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX; the guard's keys are of several
+ *            tables.
  *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key; earlier writes stay staged.
  * Since:     0.1
@@ -1602,7 +1676,8 @@ etslock_status etslock_guard_delete(etslock_guard *guard, const void *key, size_
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
  *            ETSLOCK_REVOKED - the guard is revoked.
  *            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` or `value` with a length above 0.
- *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX; the guard's keys are of several
+ *            tables.
  *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
  *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
  * Since:     0.1
@@ -1621,7 +1696,7 @@ etslock_status etslock_guard_delete_tuple(etslock_guard *guard,
  * in one step, those of several keys do not (C-7).
  *
  * Threads:   one thread at a time per `guard`.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late; nothing was published.
  *            ETSLOCK_REVOKED - the guard is revoked; nothing was published.
  *            ETSLOCK_ERR_NULL - `guard` is NULL.
@@ -1653,7 +1728,7 @@ etslock_status etslock_guard_rollback(etslock_guard *guard);
  *
  * Ownership: the guard is gone.
  * Threads:   any thread, not while another uses the guard; not for a callback's guard.
- * Blocks:    no.
+ * Blocks:    no; a write of the same key that is being made is waited for.
  * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard was late; nothing was published, the lock is free.
  *            ETSLOCK_REVOKED - the guard was revoked; nothing was published.
  *            ETSLOCK_ERR_NULL - `guard` is NULL.
@@ -1761,7 +1836,8 @@ int64_t etslock_guard_remaining_ms(const etslock_guard *guard);
  *
  * Larger than that of every earlier lock of the same key, and unique in this process; one for all
  * keys of a guard. Hand it to other systems with what you write there: they refuse a token below
- * one that they have seen. It stays the same when the lock is lost. 0 for NULL, and for a guard
+ * one that they have seen. Larger too than those of earlier processes on this machine, as long as
+ * its clock was not set back (C-21); see etslock_token_raise. It stays the same when the lock is lost. 0 for NULL, and for a guard
  * from before a fork.
  *
  * Threads:   any thread, any number at once, while the guard lives.
@@ -1769,6 +1845,164 @@ int64_t etslock_guard_remaining_ms(const etslock_guard *guard);
  * Since:     0.1
  */
 uint64_t etslock_guard_token(const etslock_guard *guard);
+
+/**
+ * Runs `callback` while holding the locks of several keys, of one table or several.
+ *
+ * As etslock_with_locks, and each key says its table. The tables may be of different types and
+ * access. Two handles to one named table are one table; a key that is named twice in a table counts
+ * once, and the same key in two tables is two. All keys are taken in the one order of C-18, whoever
+ * else takes several. The callback's tuples are grouped in the order given; they say their key, not
+ * their table. Its guard is used through the functions that name a table, such as
+ * etslock_guard_lookup_in; if all keys are of one table, the others work too. All writes to all
+ * tables are published together or none is; for readers without a lock each key is one step (C-20).
+ *
+ * Ownership: `user_data` belongs to the library from here on if user_data_free is set, which is
+ *            called exactly once, whatever this returns but ETSLOCK_ERR_STRUCT_SIZE (C-12). `keys`
+ *            are copied. `*out_result` is always written; end it with etslock_result_free.
+ * Threads:   any thread, also from a callback; a key that the owner itself holds is
+ *            ETSLOCK_DEADLOCK.
+ * Blocks:    at most wait_timeout_ms + exec_timeout_ms and extensions; with ETSLOCK_JOIN or
+ *            ETSLOCK_RUN_ON_CALLER until the callback has returned.
+ * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
+ *            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
+ *            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
+ *            ETSLOCK_REVOKED - one of the locks was taken away.
+ *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
+ *            ETSLOCK_CLOSED - one of the tables or the lock table was freed during the wait; nothing
+ *            stays locked.
+ *            ETSLOCK_ERR_NULL - `keys`, `callback`, a table, or a key that has a length, is NULL.
+ *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
+ *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys, or to publish the writes.
+ *            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+ * Since:     0.2
+ */
+etslock_status etslock_with_locks_across(const etslock_table_key *keys,
+                                         size_t key_count,
+                                         etslock_callback callback,
+                                         void *user_data,
+                                         const etslock_options *options,
+                                         etslock_result *out_result);
+
+/**
+ * Acquires the locks of several keys, of one table or several, and returns one guard for them.
+ *
+ * As etslock_acquire_locks, and each key says its table, as in etslock_with_locks_across (C-20).
+ *
+ * Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel, also when
+ *            its locks were lost, and when tables were freed; NULL on failure. `keys` are copied.
+ * Threads:   any thread, also from a callback.
+ * Blocks:    until all locks are got, at most wait_timeout_ms.
+ * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
+ *            ETSLOCK_REVOKED - a lock was taken away while the rest were waited for.
+ *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
+ *            ETSLOCK_CLOSED - one of the tables or the lock table was freed during the wait; nothing
+ *            stays locked.
+ *            ETSLOCK_ERR_NULL - `keys`, `out_guard`, a table, or a key that has a length, is NULL.
+ *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
+ *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys.
+ * Since:     0.2
+ */
+etslock_status etslock_acquire_locks_across(const etslock_table_key *keys,
+                                            size_t key_count,
+                                            const etslock_options *options,
+                                            etslock_guard **out_guard);
+
+/**
+ * The current tuples of a locked key of `table`, with the guard's staged writes applied.
+ *
+ * As etslock_guard_lookup, for every guard: also one of a single table, which `table` must be then.
+ * Any handle to the table will do, not only the one that was given for the lock.
+ *
+ * Ownership: `*out_tuples` is yours until etslock_tuples_free, and outlives the guard; NULL on
+ *            failure.
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_NOT_FOUND - the key has no tuple.
+ *            ETSLOCK_ERR_NULL - `guard`, `table` or `out_tuples` is NULL, or `key` with a length
+ *            above 0.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_lookup_in(etslock_guard *guard,
+                                       etslock_table *table,
+                                       const void *key,
+                                       size_t key_len,
+                                       etslock_tuples **out_tuples);
+
+/**
+ * Stages the insertion of a tuple under a locked key of `table`.
+ *
+ * As etslock_guard_insert, for every guard.
+ *
+ * Ownership: key and value are copied.
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` or `value` with a length above
+ *            0.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_insert_in(etslock_guard *guard,
+                                       etslock_table *table,
+                                       const void *key,
+                                       size_t key_len,
+                                       const void *value,
+                                       size_t value_len);
+
+/**
+ * Stages the removal of all tuples of a locked key of `table`.
+ *
+ * As etslock_guard_delete, for every guard.
+ *
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` with a length above 0.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key; earlier writes stay staged.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_delete_in(etslock_guard *guard,
+                                       etslock_table *table,
+                                       const void *key,
+                                       size_t key_len);
+
+/**
+ * Stages the removal of every instance of one tuple under a locked key of `table`.
+ *
+ * As etslock_guard_delete_tuple, for every guard.
+ *
+ * Ownership: key and value are copied.
+ * Threads:   one thread at a time per `guard`.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
+ *            ETSLOCK_REVOKED - the guard is revoked.
+ *            ETSLOCK_ERR_NULL - `guard` or `table` is NULL, or `key` or `value` with a length above
+ *            0.
+ *            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key of this table.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
+ * Since:     0.2
+ */
+etslock_status etslock_guard_delete_tuple_in(etslock_guard *guard,
+                                             etslock_table *table,
+                                             const void *key,
+                                             size_t key_len,
+                                             const void *value,
+                                             size_t value_len);
 
 /**
  * Makes a queue of completions.
@@ -1926,6 +2160,56 @@ etslock_status etslock_acquire_locks_begin(etslock_table *table,
                                            etslock_guard **out_guard);
 
 /**
+ * Acquires the locks of keys of several tables, or begins to wait for them without a thread.
+ *
+ * As etslock_acquire_locks_begin, for keys that are named with their tables, as in
+ * etslock_acquire_locks_across (C-20).
+ *
+ * Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel; NULL unless
+ *            ETSLOCK_OK. `*out_ticket` is written on ETSLOCK_PENDING only. `keys` are copied.
+ *            `user_data` is given back with the completion, and not looked at.
+ * Threads:   any thread, also from a callback.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_WAIT_TIMEOUT - a lock is held, and wait_timeout_ms is 0.
+ *            ETSLOCK_PENDING - a completion will tell.
+ *            ETSLOCK_STOPPED - a lock is held, and options.stop was requested.
+ *            ETSLOCK_REVOKED - a lock was taken away by force meanwhile.
+ *            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
+ *            ETSLOCK_CLOSED - a table, the lock table or `completions` was freed meanwhile.
+ *            ETSLOCK_ERR_NULL - `keys`, a table, `completions`, `out_ticket` or `out_guard` is NULL,
+ *            or a key that has a length.
+ *            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range, or the
+ *            queue is ETSLOCK_QUEUE_POLLING.
+ *            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for the keys.
+ * Since:     0.2
+ */
+etslock_status etslock_acquire_locks_across_begin(const etslock_table_key *keys,
+                                                  size_t key_count,
+                                                  const etslock_options *options,
+                                                  etslock_completions *completions,
+                                                  void *user_data,
+                                                  uint64_t *out_ticket,
+                                                  etslock_guard **out_guard);
+
+/**
+ * Sees to it that every later token of this process is larger than `above`.
+ *
+ * Tokens start from the wall clock: they are larger than those of earlier processes on this machine
+ * as long as its clock is not set back (C-21). This is for everything else: call it at the start, with
+ * the largest token that a system has seen that you hand tokens to. It acts on this process, and on
+ * its locks in every lock table. Locks that are held keep their tokens, and so does whoever is getting
+ * one meanwhile.
+ *
+ * Threads:   any thread.
+ * Blocks:    no.
+ * Errors:    ETSLOCK_ERR_INVALID - `above` is larger than 2^64 - 2^60 - 1, which leaves no room for
+ *            later tokens; nothing changed. Below that they cannot run out.
+ * Since:     0.2
+ */
+etslock_status etslock_token_raise(uint64_t above);
+
+/**
  * Makes a lock table.
  *
  * For parts of a program that must not meet, or that want counters of their own; everybody else
@@ -1935,6 +2219,7 @@ etslock_status etslock_acquire_locks_begin(etslock_table *table,
  * Threads:   any thread.
  * Blocks:    no.
  * Errors:    ETSLOCK_ERR_NULL - `out_lock_table` is NULL.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
  * Since:     0.1
  */
 etslock_status etslock_lock_table_new(etslock_lock_table **out_lock_table);
@@ -2051,6 +2336,29 @@ etslock_status etslock_lock_table_force_release(etslock_lock_table *lock_table,
                                                 etslock_table *table,
                                                 const void *key,
                                                 size_t key_len);
+
+/**
+ * Takes the lock of a key away from the holder that has `token`, and from nobody else.
+ *
+ * As etslock_lock_table_force_release, for monitors: what was decided about a holder, by its token
+ * in a snapshot, never hits a successor that got the key in between. Whether it is still the holder
+ * is decided in one step with taking the lock away. A holder that waits for more keys has no token
+ * yet.
+ *
+ * Threads:   any thread.
+ * Blocks:    until a commit under way is finished, which runs no code of yours.
+ * Errors:    ETSLOCK_NOT_FOUND - the key is not locked, or its holder has another token; `token` is
+ *            0.
+ *            ETSLOCK_ERR_NULL - `table` is NULL, or `key` with a length above 0.
+ *            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+ *            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
+ * Since:     0.2
+ */
+etslock_status etslock_lock_table_force_release_token(etslock_lock_table *lock_table,
+                                                      etslock_table *table,
+                                                      const void *key,
+                                                      size_t key_len,
+                                                      uint64_t token);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -9,6 +9,7 @@
  *   TWO_KEYS   caller 0 takes both keys, caller 1 both or one, caller 2 one
  *   ON_WORKER  caller 0 runs a callback on a worker
  *   FORCED     somebody force releases a key
+ *   LOOKED     somebody looks who holds a key; not beside TWO_KEYS or FORCED
  *   STOPS      a caller may stop for ever at any step, not only while it holds a guard
  *   FINITE     one commit or extension in all, so that every run must end
  *   CALLERS=2  caller 2 stays away
@@ -38,7 +39,7 @@
 /* A failed assertion begins with the name of the promise. */
 #define promise(name, condition) assert(name || (condition))
 hidden byte exclusion, no_late_write, no_stale_release, no_late_grant, no_lost_waiter,
-            granted_extension, token_order, every_call_ends;
+            granted_extension, token_order, no_stray_entry, every_call_ends;
 
 mtype = { TAKING, OPEN, COMMITTING, ENDED, EXPIRED, REVOKED };  /* a hold */
 mtype = { UNDECIDED, UNENDING, IN_TIME, LATE, OVERDUE };        /* where a clock stands */
@@ -70,6 +71,15 @@ byte holder[KEYS] = NOBODY;
 chan queue[KEYS] = [SEATS] of { byte };
 byte found[SEATS] = NO_KEY;
 bool stale[SEATS];
+bool kept[KEYS];   /* idle, and at hand for the next call of whoever gave it back */
+bool looked[KEYS]; /* claimed by one who only looks, and has its mutex */
+
+/* Who finds it claimed waits for the mutex. */
+#ifdef LOOKED
+#define may_enter(k) !looked[k]
+#else
+#define may_enter(k) true
+#endif
 
 /* Waiters. */
 mtype fate[SEATS] = LEFT;
@@ -85,8 +95,11 @@ byte hold[PARTIES] = NOBODY;
 byte key[PARTIES];
 byte owes_wake[PARTIES] = NOBODY;
 byte owes_watch[PARTIES] = NOBODY;
-byte owes_cool[PARTIES] = NO_KEY;
+byte owes_evict[PARTIES] = NO_KEY;
 byte owes_evicted[PARTIES] = NOBODY;
+#ifdef DECIDED_ON_A_SECOND_LOOK
+bool met_claimer[PARTIES];
+#endif
 
 #ifdef FINITE
 bool prolonged;
@@ -163,6 +176,7 @@ inline take_away(h, to) {
 inline grant(h, k) {
     promise(exclusion, !also_held(h, k));
     holder[k] = h;
+    kept[k] = false;
     granted[h] = granted[h] | (1 << k)
 }
 
@@ -377,10 +391,10 @@ inline release(h, k) {
         holder[k] = NOBODY;
         if
         :: len(queue[k]) == 0 ->
-            /* Kept warm, or not. */
+            /* Kept for the next call, or not. */
             if
-            :: owes_cool[me] = k
-            :: skip
+            :: owes_evict[me] = k
+            :: kept[k] = true
             fi
 #ifdef RELEASE_WITHOUT_WAKE
         :: else
@@ -393,17 +407,34 @@ inline release(h, k) {
     fi
 }
 
-inline cool(k) {
+/* The word's exchange; if it met a claimer, under the mutex. */
+#ifdef DECIDED_ON_A_SECOND_LOOK
+#define may_evict(k) (!looked[k] || !met_claimer[me])
+inline evict(k) {
+    if
+    :: looked[k] -> met_claimer[me] = true
+    :: !looked[k] && met_claimer[me] -> met_claimer[me] = false; owes_evict[me] = NO_KEY
+    :: else -> evict_idle(k)
+    fi
+}
+#else
+#define may_evict(k) may_enter(k)
+inline evict(k) { evict_idle(k) }
+#endif
+
+inline evict_idle(k) {
     if
     :: listed[k] && holder[k] == NOBODY && len(queue[k]) == 0 -> die(k)
     :: else
-    fi
+    fi;
+    owes_evict[me] = NO_KEY
 }
 
 /* ---- src/lock/lock_table.rs ---- */
 
 #define owes (owes_wake[me] != NOBODY || owes_watch[me] != NOBODY || \
-              owes_cool[me] != NO_KEY || owes_evicted[me] != NOBODY)
+              owes_evict[me] != NO_KEY || owes_evicted[me] != NOBODY)
+#define may_pay (owes_evict[me] == NO_KEY || may_evict(owes_evict[me]))
 
 inline settle(next) {
     if
@@ -421,9 +452,8 @@ inline pay() {
     :: owes_wake[me] == NOBODY && owes_watch[me] != NOBODY ->
         token[owes_watch[me]] = at[owes_watch[me]] != GONE;
         owes_watch[me] = NOBODY
-    :: owes_wake[me] == NOBODY && owes_watch[me] == NOBODY && owes_cool[me] != NO_KEY ->
-        cool(owes_cool[me]);
-        owes_cool[me] = NO_KEY
+    :: owes_wake[me] == NOBODY && owes_watch[me] == NOBODY && owes_evict[me] != NO_KEY ->
+        evict(owes_evict[me])
 #ifdef TWO_KEYS
     :: else ->
         /* One of its two keys it has lost already. */
@@ -470,7 +500,7 @@ inline attempt(k) {
     fi
 }
 
-/* src/lock/reclaim.rs: an entry for the hold that has none. */
+/* src/lock/index.rs: an entry for the hold that has none. */
 inline list_sole(k, next) {
     if
     :: sole[k] -> listing[k] = true; at[me] = LISTING
@@ -600,7 +630,7 @@ active [THREADS] proctype thread() {
         attempt(my_key) }
     :: atomic { at[me] == LIST && !listing[my_key] -> list_sole(my_key, FIND) }
     :: atomic { at[me] == LISTING -> listed_it(my_key, FIND) }
-    :: atomic { at[me] == ARRIVE || at[me] == JOIN ->
+    :: atomic { (at[me] == ARRIVE || at[me] == JOIN) && may_enter(my_key) ->
         arrive(my_key);
         if
         :: turn == TAKEN -> got()
@@ -634,7 +664,7 @@ active [THREADS] proctype thread() {
         :: fate[me] == GRANTED -> got()
         :: fate[me] == TOLD -> stop_waiting(); at[me] = GIVE_UP
         fi }
-    :: atomic { at[me] == LOOK ->
+    :: atomic { at[me] == LOOK && may_enter(my_key) ->
         look(my_key);
         may_run_out();
         if
@@ -649,7 +679,7 @@ active [THREADS] proctype thread() {
     :: atomic { at[me] == REST && planned[me] && (holder[my_key] == NOBODY ||
                 time[holder[my_key]] == OVERDUE && may_be_taken(holder[my_key])) ->
         at[me] = CHECK }
-    :: atomic { at[me] == LEAVE ->
+    :: atomic { at[me] == LEAVE && may_enter(my_key) ->
         leave(me, my_key, LEFT);
         if
         :: left -> stop_waiting(); settle(GIVE_UP)
@@ -702,7 +732,7 @@ active [THREADS] proctype thread() {
         :: else -> my_key = first[my_hold]; settle(USE)
         fi }
 #endif
-    :: atomic { at[me] == PAY -> pay() }
+    :: atomic { at[me] == PAY && may_pay -> pay() }
 
     /* The holder. It reads the clock, then tries the step; or it stops for ever. */
     :: atomic { at[me] == USE && may_prolong(my_hold) -> prolong(); at[me] = EXTEND }
@@ -720,7 +750,7 @@ active [THREADS] proctype thread() {
     :: atomic { at[me] == FINISH -> commit_begin(PUBLISH_LAST, LET_GO) }
     :: atomic { at[me] == PUBLISH_LAST -> publish(my_hold); end(my_hold); at[me] = RELEASE }
     :: atomic { at[me] == USE || at[me] == LET_GO -> let_go() }
-    :: atomic { at[me] == RELEASE && may_release(my_hold, my_key) ->
+    :: atomic { at[me] == RELEASE && may_release(my_hold, my_key) && may_enter(my_key) ->
         release(my_hold, my_key);
         if
         :: my_key < last[my_hold] && has_all(my_hold) -> my_key++; settle(RELEASE)
@@ -839,6 +869,19 @@ active proctype forcer() {
 }
 #endif
 
+#ifdef LOOKED
+/* Entry::holder, of an entry: claims it, copies what it says, and lets it go as it was. Once. */
+#define may_look(k) (listed[k] && !has_looked)
+active proctype looker() {
+    bool has_looked;
+
+    do
+    :: atomic { may_look(0) -> looked[0] = true; has_looked = true }
+    :: atomic { looked[0] -> looked[0] = false }
+    od
+}
+#endif
+
 /* Time passes at any moment, or stands still. */
 #define may_pass(h) ((word[h] == OPEN || word[h] == COMMITTING) && \
                      (time[h] == IN_TIME || time[h] == LATE))
@@ -891,11 +934,18 @@ active proctype clock() {
 #define may_stay(c)  (!calls(c) || at[c] == GONE || at[c] == REST && may_rest(c) || \
                       at[c] == AWAIT && may_await(c) || may_stand(c))
 
+/* An entry that nobody holds, waits for, or keeps, and nobody is about to evict. */
+#define is_to_be_evicted(k) (owes_evict[0] == k || owes_evict[1] == k || owes_evict[2] == k || \
+                             owes_evict[3] == k || owes_evict[4] == k)
+#define is_stray(k) (listed[k] && holder[k] == NOBODY && len(queue[k]) == 0 && !kept[k] && \
+                     !is_to_be_evicted(k))
+
 active proctype promises() {
     do
     :: atomic { lost_waiter(0) || lost_waiter(1) -> promise(no_lost_waiter, false) }
     :: timeout ->
         promise(every_call_ends, may_stay(0) && may_stay(1) && may_stay(2));
+        promise(no_stray_entry, !is_stray(0) && !is_stray(1));
 #ifdef FORCED
         promise(every_call_ends, at[FORCER] == GONE);
 #endif

@@ -36,6 +36,10 @@ names_its_place() { # the .pc file of a package names the final place, not the p
         ! grep -F "$scratch" -r "$multiarch_lib/pkgconfig" "$multiarch_lib/cmake"
 }
 
+installed_headers() {
+    diff <(ls "$prefix/include") <(printf '%s\n' etslock.h etslock.hpp etslock_ffi.h)
+}
+
 left_nothing() { # TREE
     ! find "$1" ! -type d -o -name '*etslock*' | grep .
 }
@@ -43,6 +47,7 @@ left_nothing() { # TREE
 step "make install PREFIX=..." installer install PREFIX="$prefix"
 step "make install DESTDIR=... LIBDIR=..." installer install "${multiarch[@]}"
 step "the .pc file names the final place" names_its_place
+step "the headers for C, C++ and parsers" installed_headers
 if needs pkg-config; then
     step "pkg-config, build/" built_with_pkg_config "$stage/lib"
     step "pkg-config, PREFIX" built_with_pkg_config "$prefix/lib"

@@ -11,6 +11,10 @@ wanted pkg-config pkg-config
 wanted g++ g++
 wanted python3 python3
 wanted spin spin
+wanted luajit luajit
+wanted php php-cli
+wanted abidw abigail-tools
+python3 -c 'import cffi' 2>/dev/null || packages+=(python3-cffi)
 
 if [ ${#packages[@]} -eq 0 ]; then
     echo "every tool is there"

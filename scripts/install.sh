@@ -25,7 +25,8 @@ do_install() {
     install -m 644 build/lib/libetslock.a "$dest$libdir/"
     ln -sfn "libetslock.so.$version" "$dest$libdir/libetslock.so.${version%%.*}"
     ln -sfn "libetslock.so.${version%%.*}" "$dest$libdir/libetslock.so"
-    install -m 644 build/include/etslock.h build/include/etslock.hpp "$dest$includedir/"
+    install -m 644 build/include/etslock.h build/include/etslock_ffi.h build/include/etslock.hpp \
+        "$dest$includedir/"
     fill etslock.pc.in "$dest$libdir/pkgconfig/etslock.pc"
     fill cmake/etslockConfig.cmake.in "$dest$cmakedir/etslockConfig.cmake"
     fill cmake/etslockConfigVersion.cmake.in "$dest$cmakedir/etslockConfigVersion.cmake"
@@ -35,7 +36,8 @@ do_install() {
 do_uninstall() {
     rm -f "$dest$libdir/libetslock.so.$version" "$dest$libdir/libetslock.so.${version%%.*}" \
         "$dest$libdir/libetslock.so" "$dest$libdir/libetslock.a" \
-        "$dest$includedir/etslock.h" "$dest$includedir/etslock.hpp" \
+        "$dest$includedir/etslock.h" "$dest$includedir/etslock_ffi.h" \
+        "$dest$includedir/etslock.hpp" \
         "$dest$libdir/pkgconfig/etslock.pc" "$dest$cmakedir/etslockConfig.cmake" \
         "$dest$cmakedir/etslockConfigVersion.cmake"
     [ ! -d "$dest$cmakedir" ] || rmdir "$dest$cmakedir"

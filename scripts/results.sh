@@ -74,6 +74,12 @@ cargo_limit() {
     export "CARGO_TARGET_${host}_RUNNER=timeout -k 5 $1"
 }
 
+# cargo_quickly: from here on cargo builds for one run or two, and not for release.
+cargo_quickly() {
+    export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_PROFILE_RELEASE_INCREMENTAL=true
+}
+
 # needs TOOL: false when it is missing.
 needs() {
     command -v "$1" >/dev/null && return

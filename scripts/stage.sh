@@ -38,8 +38,11 @@ fill() { # TEMPLATE TARGET
 }
 
 place "$(artifact 'libetslock\.so')" "lib/$so"
-place "$(artifact 'libetslock\.a')" lib/libetslock.a
+scripts/static-library.sh "$(artifact 'libetslock\.a')" build/narrowed.a
+place build/narrowed.a lib/libetslock.a
+rm build/narrowed.a
 place "$out_dir/etslock.h" include/etslock.h
+place "$out_dir/etslock_ffi.h" include/etslock_ffi.h
 place include/etslock.hpp include/etslock.hpp
 ln -sfn "$so" "build/lib/$soname"
 ln -sfn "$soname" build/lib/libetslock.so

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compiles, without running, what users compile: the headers alone and every C and C++ program, in
-# each promised dialect, with gcc and clang.
+# each promised dialect, with gcc and clang; and what the C++ header must refuse.
 set -u
 . "$(dirname "$0")/results.sh"
 results_begin dialects
@@ -31,9 +31,15 @@ done
 
 for compiler in g++ clang++; do
     needs $compiler || continue
-    for header in etslock.h etslock.hpp; do
-        step "$header alone, c++17, $compiler" header_alone $compiler c++ c++17 $header
+    for dialect in c++17 c++20; do
+        [ $dialect = c++17 ] || header_alone $compiler c++ $dialect cstddef 2>/dev/null || continue
+        for header in etslock.h etslock.hpp; do
+            step "$header alone, $dialect, $compiler" header_alone $compiler c++ $dialect $header
+        done
+        step "C++ programs, $dialect, $compiler" programs $compiler $dialect tests/c/*.cpp
     done
-    step "C++ programs, c++17, $compiler" programs $compiler c++17 tests/c/*.cpp
+    while read -r number name; do
+        step "refused: $name, $compiler" scripts/test-refused.sh $compiler c++17 "$number"
+    done < <(scripts/test-refused.sh)
 done
 results_end

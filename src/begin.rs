@@ -14,7 +14,8 @@ use crate::lock::{
 use crate::options::Options;
 use crate::registry::Opened;
 use crate::sync::Arc;
-use crate::with_lock::nothing_yet;
+use crate::tables::{TableKey, Tables};
+use crate::with_lock::{across, nothing_yet};
 
 /// A queue of completions. Dropping it withdraws what is pending, and cancels what was not fetched.
 #[derive(Debug)]
@@ -71,22 +72,46 @@ impl Completions {
         options: &Options,
         user_data: usize,
     ) -> Result<Begin> {
+        let ids = LockIds::new(table.id(), keys)?;
+        self.begin_all(Tables::one(table), &ids, options, user_data)
+    }
+
+    /// Begins to acquire the locks of `keys`, of several tables (C-20); at least one.
+    pub fn begin_across(
+        &self,
+        keys: &[TableKey<'_>],
+        options: &Options,
+        user_data: usize,
+    ) -> Result<Begin> {
+        let (tables, ids) = across(keys)?;
+        self.begin_all(tables, &ids, options, user_data)
+    }
+
+    #[inline(always)]
+    fn begin_all(
+        &self,
+        tables: Tables,
+        ids: &LockIds<'_>,
+        options: &Options,
+        user_data: usize,
+    ) -> Result<Begin> {
         if options.queue == WaitMode::Polling {
             return Err(Error::Invalid);
         }
-        let ids = LockIds::new(table.id(), keys)?;
         // Tasks of an event loop share a thread.
         let owner = if options.owner == Owner::Current { Owner::None } else { options.owner };
-        let mut locked = nothing_yet(Kind::Acquired, &ids, options, owner)?;
-        let request = request(&table, options.wait, options.queue, options.stop.as_ref());
+        let mut locked = nothing_yet(Kind::Acquired, ids, options, owner)?;
+        let (handles, stop) = (tables.handles(), options.stop.as_ref().map(Stop::scope));
+        let (wait, queue, spin_delay) = (options.wait, options.queue, Duration::ZERO);
+        let request = Request { wait, queue, spin_delay, handles, stop };
         let mut drawn = None;
-        let begun = locked.begin(&ids, &request, || {
+        let begun = locked.begin(ids, &request, || {
             let ticket = *drawn.insert(self.queue.draw()?);
             Ok(Waker::Ticket(Arc::clone(&self.inbox), ticket))
         });
         match (begun, drawn) {
             (Ok(Begun::Pending(pending, until)), Some(ticket)) => {
-                let acquire = PendingAcquire { pending, table, stop: options.stop.clone() };
+                let acquire = PendingAcquire { pending, tables, stop: options.stop.clone() };
                 self.queue
                     .settle(ticket, acquire, until, user_data)
                     .map(|()| Begin::Pending(ticket))
@@ -95,7 +120,7 @@ impl Completions {
                 if let Some(ticket) = drawn {
                     self.queue.forget(ticket);
                 }
-                begun.map(|_| Begin::Held(Guard::new(Kind::Acquired, table, locked)))
+                begun.map(|_| Begin::Held(Guard::new(Kind::Acquired, tables, locked)))
             }
         }
     }
@@ -127,18 +152,8 @@ impl Waiting {
 #[derive(Debug)]
 struct PendingAcquire {
     pending: Pending,
-    table: Arc<Opened>,
+    tables: Tables,
     stop: Option<Stop>,
-}
-
-fn request<'a>(
-    table: &'a Opened,
-    wait: Timeout,
-    queue: WaitMode,
-    stop: Option<&'a Stop>,
-) -> Request<'a> {
-    let stop = stop.map(Stop::scope);
-    Request { wait, queue, spin_delay: Duration::ZERO, scope: table.scope(), stop }
 }
 
 impl Acquire for PendingAcquire {
@@ -147,10 +162,13 @@ impl Acquire for PendingAcquire {
     fn poll(&mut self) -> Poll<Box<Guard>> {
         // Its wait deadline stands already.
         let (wait, queue) = (Timeout::INFINITE, self.pending.wait_mode());
-        match self.pending.poll(&request(&self.table, wait, queue, self.stop.as_ref())) {
+        let Self { pending, tables, stop } = self;
+        let (handles, stop) = (tables.handles(), stop.as_ref().map(Stop::scope));
+        let request = Request { wait, queue, spin_delay: Duration::ZERO, handles, stop };
+        match pending.poll(&request) {
             Ok(Progress::Until(until)) => Poll::Until(until),
             Ok(Progress::Held(locked)) => {
-                let guard = Guard::new(Kind::Acquired, Arc::clone(&self.table), locked);
+                let guard = Guard::new(Kind::Acquired, tables.clone(), locked);
                 Poll::Over(Ok(Box::new(guard)))
             }
             Err(error) => Poll::Over(Err(error)),

@@ -13,7 +13,7 @@ pub enum Error {
     WaitTimeout,
     /// The holder outlived its time.
     ExecTimeout,
-    /// The callback returned non-zero, or ended its thread.
+    /// The callback returned a code that does not commit, or ended its thread.
     CallbackFailed,
     /// The guard's lock was taken away.
     Revoked,
@@ -65,7 +65,7 @@ impl fmt::Display for Error {
         f.write_str(match self {
             Error::WaitTimeout => "the lock was not free in time",
             Error::ExecTimeout => "the holder of the lock outlived its time",
-            Error::CallbackFailed => "the callback returned non-zero or ended its thread",
+            Error::CallbackFailed => "the callback did not commit, or ended its thread",
             Error::Revoked => "the lock of this guard was taken away",
             Error::Deadlock => "the holder of the lock is, or waits for, the caller",
             Error::NotFound => "there is no such thing",

@@ -14,20 +14,19 @@
 #![expect(unsafe_code, reason = "a caller looks at the guard of its callback; argued from I4")]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::mem;
-use std::process;
-use std::slice;
 
 use crate::bytes::{Bytes, boxed_copy};
 use crate::clock::{Moment, Timeout};
 use crate::error::{self, Error, Result};
-use crate::key::LockIds;
+use crate::key::{Key, LockIdRef, LockIds};
 use crate::lock::{Gate, Hold, HoldRef, Locked, Lost, Request, Standing, Stop, Verdict};
 use crate::options::Options;
 use crate::registry::Opened;
-use crate::sync::{Arc, Thread, current, park, park_timeout};
-use crate::table::{Snapshot, TableType, Tuples, Write};
+use crate::staged::Staged;
+use crate::sync::{Thread, current, park, park_timeout};
+use crate::table::{Snapshot, Spot, Table, Tuples, Write};
+use crate::tables::Tables;
 
 /// What a guard stands in for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,103 +37,6 @@ pub(crate) enum Kind {
     OnCaller,
     /// A callback on a worker: it is revoked at its deadline.
     OnWorker,
-}
-
-/// Staged writes, by the place of their key among the guard's.
-///
-/// WHY: one without a list; most holders write once.
-#[derive(Debug, Default)]
-enum Staged {
-    #[default]
-    None,
-    One(usize, Write),
-    Many(BTreeMap<usize, Batch>),
-}
-
-/// Writes of one key, in order, without those that a later one makes pointless.
-#[derive(Debug, Default)]
-struct Batch {
-    writes: Vec<Write>,
-    /// See `Table::reserve`.
-    room: Vec<Bytes>,
-}
-
-impl Batch {
-    fn push(&mut self, write: Write, overrides: bool) -> Result<()> {
-        if overrides {
-            self.writes.clear();
-        }
-        self.writes.try_reserve(1).map_err(|_| Error::NoMemory)?;
-        self.writes.push(write);
-        Ok(())
-    }
-}
-
-impl Staged {
-    fn is_empty(&self) -> bool {
-        matches!(self, Staged::None)
-    }
-
-    #[inline(always)] // As `stage`.
-    fn push(
-        &mut self,
-        index: usize,
-        write: impl FnOnce() -> Result<Write>,
-        r#type: TableType,
-    ) -> Result<()> {
-        match self {
-            // WHY: forgotten. There is nothing to drop, which the compiler does not see.
-            Staged::None => mem::forget(mem::replace(self, Staged::One(index, write()?))),
-            _ => self.push_more(index, write()?, r#type)?,
-        }
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn push_more(&mut self, index: usize, write: Write, r#type: TableType) -> Result<()> {
-        let overrides = write.is_final(r#type);
-        let mut batches = match mem::take(self) {
-            Staged::None => BTreeMap::new(),
-            Staged::One(first, _) if overrides && first == index => {
-                *self = Staged::One(index, write);
-                return Ok(());
-            }
-            Staged::One(first, before) => {
-                BTreeMap::from([(first, Batch { writes: vec![before], room: Vec::new() })])
-            }
-            Staged::Many(batches) => batches,
-        };
-        let pushed = batches.entry(index).or_default().push(write, overrides);
-        *self = Staged::Many(batches);
-        pushed
-    }
-
-    /// The writes of one key.
-    fn of(&self, index: usize) -> &[Write] {
-        match self {
-            Staged::One(place, write) if *place == index => slice::from_ref(write),
-            Staged::Many(batches) => batches.get(&index).map_or(&[], |batch| &batch.writes),
-            _ => &[],
-        }
-    }
-
-    /// The writes of each key, and the room for them.
-    fn by_key(
-        &mut self,
-        mut each: impl FnMut(usize, &[Write], &mut Vec<Bytes>) -> Result<()>,
-    ) -> Result<()> {
-        match self {
-            Staged::None => Ok(()),
-            Staged::One(index, write) => each(*index, slice::from_ref(write), &mut Vec::new()),
-            Staged::Many(batches) => batches
-                .iter_mut()
-                .try_for_each(|(index, Batch { writes, room })| each(*index, writes, room)),
-        }
-    }
-
-    fn clear(&mut self) {
-        *self = Staged::None;
-    }
 }
 
 /// Fenced access to the locked keys. Any thread may use it, one thread at a time.
@@ -150,7 +52,7 @@ pub struct Guard {
 #[derive(Debug)]
 pub(crate) struct Holding {
     kind: Kind,
-    table: Arc<Opened>,
+    tables: Tables,
     locked: Locked,
 }
 
@@ -158,23 +60,25 @@ pub(crate) struct Holding {
 #[derive(Debug, Default)]
 struct Pending {
     staged: Staged,
+    /// Where the tuples were found, if the guard has one key.
+    spot: Option<Spot>,
     /// What the callback hands to the caller of its call.
     result: Option<Box<[u8]>>,
 }
 
 impl Guard {
     #[inline(always)] // See `with_lock::empty_handed`.
-    pub(crate) fn new(kind: Kind, table: Arc<Opened>, locked: Locked) -> Self {
-        Self { holding: Holding { kind, table, locked }, pending: RefCell::default() }
+    pub(crate) fn new(kind: Kind, tables: Tables, locked: Locked) -> Self {
+        Self { holding: Holding { kind, tables, locked }, pending: RefCell::default() }
     }
 
     /// Waits for the locks of `ids`, and takes them: the beginning of every holder.
     #[inline(always)]
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, options: &Options) -> Result<()> {
         let Options { wait, queue, spin_delay, .. } = *options;
-        let stop = options.stop.as_ref().map(Stop::scope);
-        let request = Request { wait, queue, spin_delay, scope: self.holding.table.scope(), stop };
-        self.holding.locked.acquire(ids, &request)
+        let Holding { tables, locked, .. } = &mut self.holding;
+        let (handles, stop) = (tables.handles(), options.stop.as_ref().map(Stop::scope));
+        locked.acquire(ids, &Request { wait, queue, spin_delay, handles, stop })
     }
 
     pub(crate) fn holding(&self) -> &Holding {
@@ -195,18 +99,34 @@ impl Guard {
     }
 
     /// The current tuples of a key, with this guard's unpublished writes applied.
+    ///
+    /// As for all that name no table: the guard's keys must be of one, or it is `Error::Invalid`.
     pub fn lookup(&self, key: &[u8]) -> Result<Tuples> {
-        let Holding { table, locked, .. } = &self.holding;
-        let index = self.covered(key)?;
+        self.look_up(self.covered(key)?)
+    }
+
+    /// As `lookup`, of a key of `table`.
+    pub fn lookup_in(&self, table: &Opened, key: &[u8]) -> Result<Tuples> {
+        self.look_up(self.covered_in(table, key)?)
+    }
+
+    fn look_up(&self, index: usize) -> Result<Tuples> {
         self.status()?;
-        let pending = self.pending.borrow();
-        let writes = pending.staged.of(index);
-        table.snapshot(locked.key(index).by_ref())?.after(table.table_type(), writes)?.present()
+        let table = self.holding.table(index);
+        let tuples = table.snapshot(self.holding.locked.id(index).key.by_ref())?;
+        let mut pending = self.pending.borrow_mut();
+        pending.staged.preview(index, tuples, table.table_type())?.present()
     }
 
     /// Stages the insertion of a tuple.
     pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let index = self.covered(key)?;
+        self.stage(index, || Ok(Write::Insert(Bytes::copy_of(value)?)))
+    }
+
+    /// As `insert`, of a key of `table`.
+    pub fn insert_in(&self, table: &Opened, key: &[u8], value: &[u8]) -> Result<()> {
+        let index = self.covered_in(table, key)?;
         self.stage(index, || Ok(Write::Insert(Bytes::copy_of(value)?)))
     }
 
@@ -216,9 +136,21 @@ impl Guard {
         self.stage(index, || Ok(Write::Delete))
     }
 
+    /// As `delete`, of a key of `table`.
+    pub fn delete_in(&self, table: &Opened, key: &[u8]) -> Result<()> {
+        let index = self.covered_in(table, key)?;
+        self.stage(index, || Ok(Write::Delete))
+    }
+
     /// Stages the removal of every instance of one tuple.
     pub fn delete_tuple(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let index = self.covered(key)?;
+        self.stage(index, || Ok(Write::DeleteTuple(Bytes::copy_of(value)?)))
+    }
+
+    /// As `delete_tuple`, of a key of `table`.
+    pub fn delete_tuple_in(&self, table: &Opened, key: &[u8], value: &[u8]) -> Result<()> {
+        let index = self.covered_in(table, key)?;
         self.stage(index, || Ok(Write::DeleteTuple(Bytes::copy_of(value)?)))
     }
 
@@ -229,7 +161,7 @@ impl Guard {
         if pending.staged.is_empty() {
             return self.status();
         }
-        self.holding.publish(&mut pending.staged, false)?;
+        self.holding.publish(&pending.staged, pending.spot, false)?;
         pending.staged.clear();
         Ok(())
     }
@@ -308,12 +240,15 @@ impl Guard {
     /// The tuples of the keys `wanted`, which the guard covers, as they are now.
     #[inline(always)]
     pub(crate) fn read(&self, wanted: &LockIds<'_>) -> Result<Snapshot> {
+        let tuples = |id: &LockIdRef<'_>| self.holding.tables.by_id(|| id.table).snapshot(id.key);
         Ok(match wanted {
-            LockIds::One(id) => Snapshot::One(self.holding.table.snapshot(id.key)?),
-            LockIds::Many(ids) => {
-                let groups = ids.iter().map(|id| self.holding.table.snapshot(id.key));
-                Snapshot::Many(error::list(groups)?)
+            LockIds::One(id) => {
+                let table = self.holding.tables.by_id(|| id.table);
+                let (tuples, spot) = table.snapshot_at(id.key)?;
+                self.pending.borrow_mut().spot = spot;
+                Snapshot::One(tuples)
             }
+            LockIds::Many(ids) => Snapshot::Many(error::list(ids.iter().map(tuples))?),
         })
     }
 
@@ -321,7 +256,7 @@ impl Guard {
     /// only owner. Returns what the callback set.
     pub(crate) fn finish(&mut self) -> Result<Option<Box<[u8]>>> {
         let pending = self.pending.get_mut();
-        match self.holding.publish(&mut pending.staged, true) {
+        match self.holding.publish(&pending.staged, pending.spot, true) {
             Ok(()) => {
                 self.holding.locked.release_for_good();
                 Ok(pending.result.take())
@@ -336,8 +271,8 @@ impl Guard {
 
     /// As `finish`, while others look at the guard.
     pub(crate) fn finish_shared(&self) -> Result<Option<Box<[u8]>>> {
-        let Pending { mut staged, result } = mem::take(&mut *self.pending.borrow_mut());
-        match self.holding.publish(&mut staged, true) {
+        let Pending { staged, spot, result } = mem::take(&mut *self.pending.borrow_mut());
+        match self.holding.publish(&staged, spot, true) {
             Ok(()) => {
                 self.holding.locked.release();
                 Ok(result)
@@ -359,10 +294,9 @@ impl Guard {
 
     /// Ends the hold if it has not ended, and frees the locks if it was this that ended it (I2).
     fn let_go(&self) {
-        // What a forked child inherited is not its own to end (C-16). Nor is the table, at work in
-        // which a thread may have been that is not here.
+        // What a forked child inherited is not its own to end (C-16).
         if self.enter().is_err() {
-            mem::forget(Arc::clone(&self.holding.table));
+            self.holding.tables.leak();
             return;
         }
         let hold = self.hold();
@@ -381,20 +315,33 @@ impl Guard {
     /// The place of a key among the guard's (I3).
     #[inline(always)]
     fn covered(&self, key: &[u8]) -> Result<usize> {
-        self.holding.locked.position(key)?.ok_or(Error::NotCovered)
+        let Holding { tables, locked, .. } = &self.holding;
+        locked.position(key, || Ok(tables.only()?.id()))?.ok_or(Error::NotCovered)
+    }
+
+    /// The place of a key of `table` among the guard's (I3). Every handle to a table will do.
+    fn covered_in(&self, table: &Opened, key: &[u8]) -> Result<usize> {
+        self.holding.locked.position_in(table.id(), key)?.ok_or(Error::NotCovered)
     }
 
     /// WHY: always inline, so that a small value is written once, where it stays.
     #[inline(always)]
     fn stage(&self, index: usize, write: impl FnOnce() -> Result<Write>) -> Result<()> {
         self.status()?;
-        self.pending.borrow_mut().staged.push(index, write, self.holding.table.table_type())
+        let r#type = self.holding.table(index).table_type();
+        self.pending.borrow_mut().staged.push(index, write, r#type)
     }
 }
 
 impl Holding {
     pub(crate) fn hold(&self) -> &HoldRef {
         self.locked.hold()
+    }
+
+    /// The table of the key at this place.
+    #[inline(always)]
+    fn table(&self, index: usize) -> &Opened {
+        self.tables.by_id(|| self.locked.id(index).table)
     }
 
     /// Runs `body` while `thread` is woken when the hold is taken away.
@@ -450,33 +397,41 @@ impl Holding {
     }
 
     /// Publishes the staged writes (I1). `last`: and ends the hold.
-    fn publish(&self, staged: &mut Staged, last: bool) -> Result<()> {
-        let Self { table, locked, .. } = self;
+    fn publish(&self, staged: &Staged, spot: Option<Spot>, last: bool) -> Result<()> {
+        if self.tables.are_one() {
+            let table = self.tables.first();
+            self.publish_in(|_| table, staged, spot, last)
+        } else {
+            self.publish_in(|index| self.table(index), staged, spot, last)
+        }
+    }
+
+    /// As `publish`. `table`: that of the key at a place.
+    #[inline(always)] // WHY: most guards are of one table, and look for none.
+    fn publish_in<'a>(
+        &'a self,
+        table: impl Fn(usize) -> &'a Opened,
+        staged: &'a Staged,
+        spot: Option<Spot>,
+        last: bool,
+    ) -> Result<()> {
+        let locked = &self.locked;
         let hold = locked.hold();
         hold.enter()?;
+        let place = |index| -> (&Table, &Key) { (table(index), &locked.id(index).key) };
         // Before the gate: nothing but publishing happens behind it.
-        staged.by_key(|index, writes, room| {
-            *room = table.reserve(locked.key(index), writes)?;
-            Ok(())
-        })?;
+        let ready = staged.prepare(spot, place)?;
         match hold.commit_begin(Moment::now_against(hold.deadline())) {
             Gate::Open => {}
             Gate::Late => return self.answer(Standing::Late),
             Gate::Lost(lost) => return self.answer(Standing::Lost(lost)),
         }
-        let mut gate = OpenGate { hold, last: false };
-        let mut published = false;
-        staged.by_key(|index, writes, room| {
-            match table.apply(locked.key(index), writes, room) {
-                Err(error) if !published => return Err(error),
-                // WHY: the end. Somebody took the room of this key in the moment since, without
-                // a lock, and there is no other: neither nothing can be published, nor all (C-7).
-                Err(_) => process::abort(),
-                Ok(()) => published = true,
-            }
-            Ok(())
-        })?;
-        gate.last = last;
+        {
+            let mut gate = OpenGate { hold, last: false };
+            ready.publish()?;
+            gate.last = last;
+        }
+        staged.tidy(place);
         Ok(())
     }
 }

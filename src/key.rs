@@ -11,8 +11,8 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use crate::bytes::{self, Bytes};
 use crate::error::{self, Error, Result};
+use crate::process::PerProcess;
 use crate::siphash::Seed;
-use crate::sync::OnceLock;
 
 /// The key of a tuple.
 #[derive(Debug, Clone)]
@@ -32,15 +32,17 @@ pub(crate) struct KeyRef<'a> {
 
 /// The seed of this process's hashes (I1).
 fn seed() -> Seed {
-    static SEED: OnceLock<Seed> = OnceLock::new();
+    static SEED: PerProcess<Seed> = PerProcess::new();
     // The standard library's hashers are seeded at random: what they make of nothing is random too.
-    let random = || RandomState::new().build_hasher().finish();
-    *SEED.get_or_init(|| Seed(random(), random()))
+    fn random() -> u64 {
+        RandomState::new().build_hasher().finish()
+    }
+    *SEED.get(|| Seed(random(), random()))
 }
 
-/// Draws the seed, before a fork can come in the middle (C-16).
-pub(crate) fn prepare() {
-    seed();
+/// The hash of a byte string, in this process.
+pub(crate) fn hash_of(bytes: &[u8]) -> u64 {
+    seed().hash(bytes)
 }
 
 impl Key {
@@ -69,7 +71,7 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.by_ref().hash(state);
+        Hash::hash(&self.by_ref(), state);
     }
 }
 
@@ -89,7 +91,7 @@ impl Key {
 
 impl<'a> KeyRef<'a> {
     /// `Error::NoMemory` if no copy of `bytes` could be made.
-    #[inline(always)]
+    #[inline(always)] // See `Staged::push`.
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Self> {
         // Before they are read: the length may be absurd.
         bytes::check_room_for(bytes.len())?;
@@ -103,8 +105,16 @@ impl<'a> KeyRef<'a> {
         &mut places[index]
     }
 
+    pub(crate) fn hash(self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn as_bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// A copy of one's own.
-    #[inline(always)]
+    #[inline(always)] // See `Staged::push`.
     pub(crate) fn to_key(self) -> Result<Key> {
         Ok(Key { hash: self.hash, bytes: Bytes::copy_of(self.bytes)? })
     }
@@ -143,17 +153,42 @@ pub(crate) enum LockIds<'a> {
     Many(Vec<LockIdRef<'a>>),
 }
 
+/// So many are compared with each other. WHY: a set is an allocation, and costs more than that.
+const FEW: usize = 16;
+
 impl<'a> LockIds<'a> {
-    #[inline(always)]
+    /// Of keys of one table.
+    #[inline(always)] // See `Staged::push`.
     pub(crate) fn new(table: u64, keys: &[&'a [u8]]) -> Result<Self> {
-        let id = |key: &&'a [u8]| Ok(LockIdRef { table, key: KeyRef::new(key)? });
         if let [key] = keys {
+            return Ok(LockIds::One(LockIdRef { table, key: KeyRef::new(key)? }));
+        }
+        Self::across(keys.iter().map(|key| (table, *key)))
+    }
+
+    /// Of keys, each with the number of its table.
+    pub(crate) fn across(mut keys: impl ExactSizeIterator<Item = (u64, &'a [u8])>) -> Result<Self> {
+        let id = |(table, key)| Ok(LockIdRef { table, key: KeyRef::new(key)? });
+        if keys.len() == 1
+            && let Some(key) = keys.next()
+        {
             return Ok(LockIds::One(id(key)?));
         }
-        let mut ids = error::list(keys.iter().map(id))?;
-        let mut seen = HashSet::with_hasher(Prehashed::default());
-        seen.try_reserve(ids.len()).map_err(|_| Error::NoMemory)?;
-        ids.retain(|id| seen.insert(id.key));
+        let mut ids = error::list(keys.map(id))?;
+        if ids.len() <= FEW {
+            let mut kept = 0;
+            for next in 0..ids.len() {
+                if !ids[..kept].contains(&ids[next]) {
+                    ids[kept] = ids[next];
+                    kept += 1;
+                }
+            }
+            ids.truncate(kept);
+        } else {
+            let mut seen = HashSet::with_hasher(Prehashed::default());
+            seen.try_reserve(ids.len()).map_err(|_| Error::NoMemory)?;
+            ids.retain(|id| seen.insert(*id));
+        }
         Ok(LockIds::Many(ids))
     }
 }
@@ -191,7 +226,9 @@ pub(crate) struct LockId {
 }
 
 /// The same, with its key in a caller's memory.
-#[derive(Debug, Clone, Copy)]
+///
+/// Ordered by key, then by table: the one order that several locks are taken in (C-18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LockIdRef<'a> {
     pub(crate) table: u64,
     pub(crate) key: KeyRef<'a>,
@@ -214,6 +251,24 @@ impl LockId {
     }
 }
 
+impl Ord for LockIdRef<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key).then(self.table.cmp(&other.table))
+    }
+}
+
+impl PartialOrd for LockIdRef<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for LockIdRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64((*self).hash());
+    }
+}
+
 impl LockIdRef<'_> {
     /// The same key in two tables falls into two buckets.
     pub(crate) fn hash(self) -> u64 {
@@ -221,9 +276,48 @@ impl LockIdRef<'_> {
         self.key.hash ^ self.table.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
+    /// Its hashes: the 0th is `hash`; the others tell apart what has that in common.
+    #[inline]
+    pub(crate) fn hash_number(self, number: u32) -> u64 {
+        if number == 0 { self.hash() } else { self.another_hash(number) }
+    }
+
+    #[cold]
+    fn another_hash(self, number: u32) -> u64 {
+        let Seed(first, second) = seed();
+        let hash = Seed(first ^ u64::from(number), second).hash(self.key.bytes);
+        Self { table: self.table, key: KeyRef { hash, bytes: self.key.bytes } }.hash()
+    }
+
     /// A copy of one's own.
-    #[inline(always)]
+    #[inline(always)] // See `Staged::push`.
     pub(crate) fn to_id(self) -> Result<LockId> {
         Ok(LockId { table: self.table, key: self.key.to_key()? })
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Few are compared with each other, many are put into a set: the same comes out.
+    #[test]
+    fn what_is_named_twice_counts_once_and_in_the_order_given() {
+        for named in [2, 3, FEW, FEW + 1, 1000] {
+            for tables in [1, 2, 3] {
+                let texts: Vec<_> = (0..named).map(|i| format!("k{}", i * 7 % 5)).collect();
+                let table = |i: usize| (i / 2 % tables) as u64;
+                let keys = texts.iter().enumerate().map(|(i, text)| (table(i), text.as_bytes()));
+                let mut wanted: Vec<(u64, &[u8])> = Vec::new();
+                for key in keys.clone() {
+                    if !wanted.contains(&key) {
+                        wanted.push(key);
+                    }
+                }
+                let LockIds::Many(ids) = LockIds::across(keys).unwrap() else { panic!("one") };
+                let got: Vec<_> = ids.iter().map(|id| (id.table, id.key.bytes)).collect();
+                assert_eq!(got, wanted, "{named} keys, {tables} tables");
+            }
+        }
     }
 }

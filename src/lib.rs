@@ -9,7 +9,11 @@
 //!  |
 //! with_lock    the story: wait, lock, run, commit, release
 //!  |
-//! guard        proof of holding; staged writes; commit
+//! guard        proof of holding; commit
+//!  |
+//! staged       what a holder wants written
+//!  |
+//! tables       one table, or several
 //!  |
 //! registry     handles to tables, and their names
 //!  |
@@ -17,11 +21,11 @@
 //!  |
 //! table   lock   exec      what is stored; who may touch it; where callbacks run
 //!  |
-//! options  key  bytes  siphash  descriptor  process  clock  error  sync
+//! options  key  bytes  memory  siphash  descriptor  process  clock  error  sync  parking
 //! ```
 //!
-//! `table`, `lock` and `exec` do not know each other. `table` is the only one to know flurry, and
-//! `lock/reclaim` crossbeam-epoch; libc is asked where the system has to be.
+//! `table`, `lock` and `exec` do not know each other. One file each knows a crate: `table/map` flurry,
+//! `table/epoch` and `lock/epoch` crossbeam-epoch.
 //!
 //! # Glossary
 //!
@@ -51,12 +55,17 @@ mod ffi;
 mod guard;
 mod key;
 mod lock;
+mod memory;
 mod options;
+#[cfg(not(any(loom, shuttle)))]
+mod parking;
 mod process;
 mod registry;
 mod siphash;
+mod staged;
 mod sync;
 mod table;
+mod tables;
 mod with_lock;
 
 pub use begin::{Begin, Completions, Waiting};
@@ -65,8 +74,12 @@ pub use completions::Completion;
 pub use error::{Error, Result};
 pub use guard::Guard;
 pub use key::Key;
-pub use lock::{LockInfo, LockTable, Owner, Stats, Stop, WaitMode};
+pub use lock::{LockInfo, LockTable, Owner, Stats, Stop, WaitMode, raise_tokens};
 pub use options::{OnExecTimeout, Options, RunOn};
 pub use registry::{OpenTable, Opened};
 pub use table::{Access, Cursor, Snapshot, Table, TableOptions, TableType, Tuples};
-pub use with_lock::{Answer, Callback, acquire, force_release, locks, with_lock};
+pub use tables::TableKey;
+pub use with_lock::{
+    Answer, Callback, acquire, acquire_across, force_release, force_release_token, locks,
+    with_lock, with_locks_across,
+};

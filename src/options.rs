@@ -42,6 +42,8 @@ pub struct Options {
     pub run_on: RunOn,
     /// How to wait.
     pub queue: WaitMode,
+    /// What a callback returns to have its writes published.
+    pub commit_code: i32,
     /// What happens to a late callback.
     pub on_exec_timeout: OnExecTimeout,
     /// Who holds and waits.
@@ -60,6 +62,7 @@ impl Default for Options {
             lock_table: None,
             run_on: RunOn::Worker,
             queue: WaitMode::Fair,
+            commit_code: 0,
             on_exec_timeout: OnExecTimeout::Abandon,
             owner: Owner::Current,
             stop: None,

@@ -1,4 +1,4 @@
-//! The only import of std's, loom's or shuttle's primitives.
+//! The only import of std's, loom's or shuttle's primitives, and of our own parking.
 //!
 //! When a model runs, what the state machines are made of comes from loom, which tries every
 //! interleaving, or from shuttle, which tries many of a larger story: atomics, parking, and the
@@ -11,12 +11,12 @@ pub(crate) use shuttle::sync::atomic;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::atomic;
 
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use crate::parking::{Thread, current, park, park_timeout};
 #[cfg(loom)]
 pub(crate) use parking::{Thread, current, park};
 #[cfg(shuttle)]
 pub(crate) use shuttle::thread::{Thread, current, park};
-#[cfg(not(any(loom, shuttle)))]
-pub(crate) use std::thread::{Thread, current, park, park_timeout};
 
 pub(crate) use std::sync::{Arc, MutexGuard, OnceLock};
 

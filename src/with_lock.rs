@@ -9,12 +9,14 @@ use crate::exec::{self, Ending, Running, Work};
 use crate::guard::{Guard, Kind, OnWorker};
 use crate::key::{KeyRef, LockIdRef, LockIds};
 use crate::lock::{
-    Hold, HoldRef, LockInfo, LockTable, Locked, Owner, Verdict, enter_call, inside_call, leave_call,
+    self, Hold, HoldRef, LockInfo, LockTable, Locked, Owner, Verdict, enter_call, inside_call,
+    leave_call,
 };
 use crate::options::{OnExecTimeout, Options, RunOn};
 use crate::registry::{self, Opened};
 use crate::sync::{Arc, Mutex, current, nap};
 use crate::table::Snapshot;
+use crate::tables::{TableKey, Tables};
 
 /// What runs while the lock is held.
 pub trait Callback: Send + Sync + 'static {
@@ -25,7 +27,7 @@ pub trait Callback: Send + Sync + 'static {
     /// If it fails, nothing runs.
     fn arrange(&self, tuples: Snapshot) -> Result<Self::View>;
 
-    /// Runs, and returns 0 for success. On a worker it may be unwound by cancellation or
+    /// Runs, and returns `Options::commit_code` for success. On a worker it may be unwound by cancellation or
     /// `pthread_exit`: it must own nothing on the stack, and a panic there ends the process, for
     /// nothing stands by to catch it. On the caller's thread a panic reaches the caller; the lock is
     /// free by then, and nothing was written.
@@ -57,20 +59,70 @@ pub fn with_lock(
     options: &Options,
     callback: impl Callback,
 ) -> Answer {
-    let outcome = match (options.run_on, options.on_exec_timeout) {
-        (RunOn::Caller, OnExecTimeout::Kill) => Err(Error::Invalid),
-        (RunOn::Caller, _) => on_caller(table, keys, options, &callback),
-        (RunOn::Worker, _) => on_worker(table, keys, options, callback),
-    };
+    in_one(table, keys, options, callback).unwrap_or_else(Answer::without_callback)
+}
+
+#[inline(always)]
+fn in_one(
+    table: Arc<Opened>,
+    keys: &[&[u8]],
+    options: &Options,
+    callback: impl Callback,
+) -> Result<Answer> {
+    let ids = LockIds::new(table.id(), keys)?;
+    run(Tables::one(table), &ids, options, callback)
+}
+
+/// Runs `callback` while holding the locks of `keys`, of several tables (C-20); at least one.
+pub fn with_locks_across(
+    keys: &[TableKey<'_>],
+    options: &Options,
+    callback: impl Callback,
+) -> Answer {
+    let outcome = across(keys).and_then(|(tables, ids)| run(tables, &ids, options, callback));
     outcome.unwrap_or_else(Answer::without_callback)
+}
+
+#[inline(always)]
+fn run(
+    tables: Tables,
+    ids: &LockIds<'_>,
+    options: &Options,
+    callback: impl Callback,
+) -> Result<Answer> {
+    match (options.run_on, options.on_exec_timeout) {
+        (RunOn::Caller, OnExecTimeout::Kill) => Err(Error::Invalid),
+        (RunOn::Caller, _) => on_caller(tables, ids, options, &callback),
+        (RunOn::Worker, _) => on_worker(tables, ids, options, callback),
+    }
 }
 
 /// Acquires the locks of `keys`, and returns a guard that the user ends.
 pub fn acquire(table: Arc<Opened>, keys: &[&[u8]], options: &Options) -> Result<Guard> {
     let ids = LockIds::new(table.id(), keys)?;
-    let mut guard = empty_handed(Kind::Acquired, table, &ids, options)?;
-    guard.acquire(&ids, options)?;
-    Ok(guard)
+    take(Tables::one(table), &ids, options)
+}
+
+/// Acquires the locks of `keys`, of several tables (C-20); at least one.
+pub fn acquire_across(keys: &[TableKey<'_>], options: &Options) -> Result<Guard> {
+    let (tables, ids) = across(keys)?;
+    take(tables, &ids, options)
+}
+
+/// What keys of several tables are to a guard.
+pub(crate) fn across<'a>(keys: &[TableKey<'a>]) -> Result<(Tables, LockIds<'a>)> {
+    let ids = LockIds::across(keys.iter().map(|(table, key)| (table.id(), *key)))?;
+    Ok((Tables::of_keys(keys)?, ids))
+}
+
+#[inline(always)]
+fn take(tables: Tables, ids: &LockIds<'_>, options: &Options) -> Result<Guard> {
+    let mut guard = empty_handed(Kind::Acquired, tables, ids, options)?;
+    match guard.acquire(ids, options) {
+        // Lost to the clock in the moment it was got, as it may be in the next: the guard says so.
+        Ok(()) | Err(Error::ExecTimeout) => Ok(guard),
+        Err(error) => Err(error),
+    }
 }
 
 /// Waits for the locks, and shows the callback what it will work on.
@@ -93,24 +145,20 @@ fn begin<C: Callback>(
 /// On the calling thread nothing can return early: a late callback is found out afterwards.
 #[inline(always)]
 fn on_caller(
-    table: Arc<Opened>,
-    keys: &[&[u8]],
+    tables: Tables,
+    ids: &LockIds<'_>,
     options: &Options,
     callback: &impl Callback,
 ) -> Result<Answer> {
-    let ids = LockIds::new(table.id(), keys)?;
-    let mut guard = empty_handed(Kind::OnCaller, table, &ids, options)?;
-    let view = begin(&mut guard, &ids, options, callback)?;
+    let mut guard = empty_handed(Kind::OnCaller, tables, ids, options)?;
+    let view = begin(&mut guard, ids, options, callback)?;
 
     let code = {
         let _ends = Ends(&guard);
         inside_call(guard.hold(), || callback.run(&guard, &view))
     };
 
-    let end = match code {
-        0 => guard.finish(),
-        _ => refused(&guard),
-    };
+    let end = if code == options.commit_code { guard.finish() } else { refused(&guard) };
     Ok(answer(&guard, code, end))
 }
 
@@ -119,29 +167,36 @@ struct Ends<'a>(&'a Guard);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.0.hold().detach();
+        lock::detach(self.0.hold());
     }
 }
 
 /// On a worker the call returns at the deadline, whatever the callback does.
 #[inline(never)]
 fn on_worker(
-    table: Arc<Opened>,
-    keys: &[&[u8]],
+    tables: Tables,
+    ids: &LockIds<'_>,
     options: &Options,
     callback: impl Callback,
 ) -> Result<Answer> {
-    let ids = LockIds::new(table.id(), keys)?;
-    let mut guard = empty_handed(Kind::OnWorker, table, &ids, options)?;
-    let view = begin(&mut guard, &ids, options, &callback)?;
+    let mut guard = empty_handed(Kind::OnWorker, tables, ids, options)?;
+    let view = begin(&mut guard, ids, options, &callback)?;
 
-    let guard = OnWorker::new(guard);
-    let call = Arc::new(Call { guard, callback, view, answer: Mutex::new(None) });
-    // Watched before it starts: the lock may be taken away at once.
-    call.guard.holding().watched_by(current(), || {
-        let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
-        wait(&call, running, options.on_exec_timeout)
-    })
+    let (guard, commit_code) = (OnWorker::new(guard), options.commit_code);
+    let call = Arc::new(Call { guard, callback, view, commit_code, answer: Mutex::new(None) });
+    let running = exec::start(Arc::clone(&call) as Arc<dyn Work>)?;
+    // WHY: before the lock is watched. Who is awake needs nobody to wake it, and most calls end while
+    // their callers look.
+    if running.spin() && call.guard.holding().loss().is_none() {
+        return collect(&call, running);
+    }
+    call.guard.holding().watched_by(current(), || wait(&call, running, options.on_exec_timeout))
+}
+
+/// The callback has ended.
+fn collect<C: Callback>(call: &Call<C>, running: Running) -> Result<Answer> {
+    running.collect();
+    call.answer.lock().take().ok_or(Error::CallbackFailed)
 }
 
 /// Waits for the callback until its deadline, and decides who was first.
@@ -153,9 +208,8 @@ fn wait<C: Callback>(
     let held = call.guard.holding();
     loop {
         // It may have been lost before it was watched.
-        if held.loss().is_none() && running.wait(held.hold().deadline()) {
-            running.collect();
-            return call.answer.lock().take().ok_or(Error::CallbackFailed);
+        if held.loss().is_none() && running.sleep(held.hold().deadline()) {
+            return collect(call, running);
         }
         match held.expire() {
             // It was extended, or nothing happened.
@@ -172,7 +226,7 @@ fn wait<C: Callback>(
     match on_exec_timeout {
         OnExecTimeout::Join => running.join(),
         OnExecTimeout::Abandon | OnExecTimeout::Kill => {
-            held.hold().abandon();
+            lock::abandon(held.hold());
             let late = held.loss() == Some(Error::ExecTimeout);
             running.abandon(late && on_exec_timeout == OnExecTimeout::Kill);
         }
@@ -185,6 +239,7 @@ struct Call<C: Callback> {
     guard: OnWorker,
     callback: C,
     view: C::View,
+    commit_code: i32,
     answer: Mutex<Option<Answer>>,
 }
 
@@ -196,12 +251,17 @@ impl<C: Callback> Work for Call<C> {
 
     fn ended(&self, ending: Ending) {
         leave_call();
-        self.guard.holding().hold().detach();
-        let answer = match ending {
-            Ending::Returned(code) => decide(self.guard(), code),
-            Ending::ThreadEnded => Answer { code: 0, ..decide(self.guard(), -1) },
+        lock::detach(self.guard.holding().hold());
+        let guard = self.guard();
+        // With its writes, without them, or too late.
+        let (code, end) = match ending {
+            Ending::Returned(code) if code == self.commit_code => (code, guard.finish_shared()),
+            Ending::Returned(code) => (code, refused(guard)),
+            // No code at all, whichever publishes.
+            Ending::ThreadEnded => (0, refused(guard)),
+            Ending::NeverBegan => (0, never_began(guard)),
         };
-        *self.answer.lock() = Some(answer);
+        *self.answer.lock() = Some(answer(guard, code, end));
     }
 }
 
@@ -218,13 +278,9 @@ impl<C: Callback> Call<C> {
     }
 }
 
-/// The callback has returned: with its writes, without them, or too late.
-fn decide(guard: &Guard, code: i32) -> Answer {
-    let end = match code {
-        0 => guard.finish_shared(),
-        _ => refused(guard),
-    };
-    answer(guard, code, end)
+/// No thread could begin the callback.
+fn never_began<T>(guard: &Guard) -> Result<T> {
+    guard.fail().and(Err(Error::NoThread))
 }
 
 /// The callback wants nothing published.
@@ -246,13 +302,8 @@ fn answer(guard: &Guard, code: i32, end: Result<Option<Box<[u8]>>>) -> Answer {
 /// WHY: always inline. A guard that is handed from frame to frame is copied each time, right after
 /// it was written.
 #[inline(always)]
-fn empty_handed(
-    kind: Kind,
-    table: Arc<Opened>,
-    ids: &LockIds<'_>,
-    options: &Options,
-) -> Result<Guard> {
-    Ok(Guard::new(kind, table, nothing_yet(kind, ids, options, options.owner)?))
+fn empty_handed(kind: Kind, tables: Tables, ids: &LockIds<'_>, options: &Options) -> Result<Guard> {
+    Ok(Guard::new(kind, tables, nothing_yet(kind, ids, options, options.owner)?))
 }
 
 /// What such a guard holds.
@@ -276,16 +327,83 @@ pub(crate) fn nothing_yet(
 }
 
 /// The locks that are held, with the names of their tables; of one table, or of all.
-pub fn locks(lock_table: &LockTable, table: Option<&Opened>) -> Vec<(LockInfo, Option<String>)> {
-    let locks = lock_table.locks(table.map(|table| table.id()));
+pub fn locks(
+    lock_table: &LockTable,
+    table: Option<&Opened>,
+) -> Result<Vec<(LockInfo, Option<String>)>> {
+    let locks = lock_table.locks(table.map(|table| table.id()))?;
     let named = |lock: LockInfo| {
         let name = registry::name_of(lock.table);
         (lock, name)
     };
-    locks.into_iter().map(named).collect()
+    Ok(locks.into_iter().map(named).collect())
 }
 
 /// Takes the lock of `key` away from its holder; `Error::NotFound` if nobody holds it.
 pub fn force_release(lock_table: &LockTable, table: &Opened, key: &[u8]) -> Result<()> {
-    lock_table.force_release(LockIdRef { table: table.id(), key: KeyRef::new(key)? })
+    lock_table.force_release(LockIdRef { table: table.id(), key: KeyRef::new(key)? }, |_| true)
+}
+
+/// As `force_release`, of the holder that has this token; `Error::NotFound` if it is not the holder.
+pub fn force_release_token(
+    lock_table: &LockTable,
+    table: &Opened,
+    key: &[u8],
+    token: u64,
+) -> Result<()> {
+    // 0 is the token of those who have none yet.
+    let wanted = |held| held == token && token != 0;
+    lock_table.force_release(LockIdRef { table: table.id(), key: KeyRef::new(key)? }, wanted)
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::clock::Timeout;
+    use crate::registry::OpenTable;
+    use crate::table::TableOptions;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// Its lock is taken away by somebody who comes to free it later, or never; it goes on.
+    struct Robbed {
+        say_goes_on: Sender<()>,
+        may_end: Mutex<Receiver<()>>,
+    }
+
+    impl Callback for Robbed {
+        type View = ();
+
+        fn arrange(&self, _: Snapshot) -> Result<()> {
+            Ok(())
+        }
+
+        fn run(&self, guard: &Guard, (): &()) -> i32 {
+            assert_eq!(guard.hold().revoke(), Verdict::Taken);
+            self.may_end.lock().recv().expect("it is told");
+            self.say_goes_on.send(()).expect("it is waited for");
+            0
+        }
+    }
+
+    /// A call that returns leaves no lock of its own behind, whoever it was that took it away.
+    #[test]
+    fn a_call_that_lost_its_lock_sees_to_it_that_it_is_free() {
+        let table = OpenTable::create(TableOptions::default()).unwrap();
+        let lock_table = LockTable::new();
+        let never = Timeout::INFINITE;
+        let options = Options {
+            wait: Timeout::millis(0),
+            exec: never,
+            lock_table: Some(lock_table.clone()),
+            ..Options::default()
+        };
+        let (say_goes_on, goes_on) = channel();
+        let (let_end, may_end) = channel();
+        let callback = Robbed { say_goes_on, may_end: Mutex::new(may_end) };
+        let answer = with_lock(table.enter(), &[b"k"], &options, callback);
+        assert_eq!(answer.end, Err(Error::Revoked));
+        acquire(table.enter(), &[b"k"], &options).expect("it is free").release().unwrap();
+        let_end.send(()).unwrap();
+        goes_on.recv().unwrap();
+    }
 }

@@ -1,6 +1,14 @@
 """The Python module against the library. Run: python3 examples-ffi/python/test_etslock.py"""
 
+import _thread
+import ctypes
+import fractions
+import gc
+import math
+import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -209,7 +217,7 @@ class Locking(unittest.TestCase):
         self.assertRaises(ValueError, self.table.with_lock, "key", idle, queue=7)
         self.assertRaises(ValueError, self.table.with_lock, "key", idle, on_exec_timeout=2)
         self.assertRaises(etslock.Invalid, self.table.with_lock, "key", idle, spin_delay=None)
-        self.assertRaises(etslock.Invalid, self.table.with_lock, "key", idle, wait_timeout=-7)
+        self.assertRaises(etslock.Invalid, self.table.acquire, "key", spin_delay=math.inf)
         self.table.with_lock("key", idle, queue=etslock.Queue.FIFO, fail_timeout=None)
 
     def tearDown(self):
@@ -337,6 +345,477 @@ class Tables(unittest.TestCase):
             other.close()
             self.assertIsInstance(waiter.join(), etslock.Closed)
         table.close()
+
+
+class Times(unittest.TestCase):
+    """C-2, C-4: a time that is over already is 0, and only None and infinity are for ever."""
+
+    LATE = (0, -0.0, -1e-9, -0.0002, -0.0009, -0.001, -0.0011, -0.0015, -0.002, -1, -7, -1e300,
+            -(10**400), -math.inf, fractions.Fraction(-1, 700))
+
+    def setUp(self):
+        self.table = etslock.Table()
+        self.held = self.table.acquire("held", exec_timeout=None, owner=1)
+
+    def test_waits(self):
+        def all_calls(wait):
+            given = {"wait_timeout": wait, "owner": 2}
+            refused = [
+                lambda: self.table.acquire("held", **given),
+                lambda: self.table.acquire_locks(["free", "held"], **given),
+                lambda: self.table.with_lock("held", idle, **given),
+                lambda: self.table.with_locks(["held"], idle, **given),
+                lambda: self.table.with_lock("held", idle, run_on=etslock.RunOn.CALLER, **given),
+            ]
+            for call in refused:
+                self.assertRaises(etslock.WaitTimeout, call)
+            self.table.acquire("free", **given).release()
+
+        for late in self.LATE:
+            # On a thread of its own: a wait for ever is a failure, not a hang.
+            self.assertIsNone(in_thread(lambda: all_calls(late)).join())
+        for name in ("exec_timeout", "fail_timeout", "spin_delay"):
+            for late in self.LATE:
+                self.assertEqual(getattr(etslock._options({name: late}), name + "_ms"), 0)
+            for ever in (None, math.inf):
+                self.assertEqual(getattr(etslock._options({name: ever}), name + "_ms"), -1)
+
+    def test_guards(self):
+        for late in self.LATE:
+            with self.table.acquire("free", exec_timeout=LONG) as guard:
+                guard.extend(late)
+                self.assertLessEqual(guard.remaining, LONG)
+                guard.sleep(late)
+                in_thread(lambda: guard.sleep(late)).join()
+        with self.table.acquire("free", exec_timeout=LONG) as guard:
+            guard.extend(math.inf)
+            self.assertIsNone(guard.remaining)
+
+    def test_a_sleep_takes_its_time(self):
+        with self.table.acquire("free", exec_timeout=0.3) as guard:
+            started = time.monotonic()
+            guard.sleep(0.12)
+            self.assertGreaterEqual(time.monotonic() - started, 0.118)
+            self.assertRaises(etslock.ExecTimeout, guard.sleep, None)
+            self.assertRaises(etslock.ExecTimeout, guard.sleep, 0)
+            guard.cancel()
+
+    def test_what_is_no_time(self):
+        for call in (
+            lambda time: self.table.acquire("key", wait_timeout=time),
+            lambda time: self.table.with_lock("key", idle, exec_timeout=time),
+            lambda time: self.table.with_lock("key", idle, fail_timeout=time),
+            lambda time: self.table.with_lock("key", idle, spin_delay=time),
+            self.held.extend,
+            self.held.sleep,
+        ):
+            self.assertRaises(ValueError, call, math.nan)
+            for huge in (2**63, 1e16, 1e308, 10**400):
+                self.assertRaises(OverflowError, call, huge)
+            for wrong in ("1", b"1", [1], 1j, object()):
+                self.assertRaises(TypeError, call, wrong)
+        self.table.acquire("key", wait_timeout=9e15, exec_timeout=9e15).release()
+
+
+class Arguments(unittest.TestCase):
+    """What is of another type or size is refused, not turned into something else."""
+
+    def setUp(self):
+        self.table = etslock.Table()
+
+    def test_keys_and_values(self):
+        table, guard = self.table, self.table.acquire("key")
+        table.insert("key", "value")
+        calls = (
+            lambda it: table.insert(it, "value"), lambda it: table.insert("key", it),
+            lambda it: table.insert_new(it, "value"), lambda it: table.insert_new("new", it),
+            lambda it: table.delete_tuple(it, "value"), lambda it: table.delete_tuple("key", it),
+            table.lookup, table.take, table.delete, table.update_counter, table.__contains__,
+            lambda it: table.with_lock(it, idle), lambda it: table.with_locks([it], idle),
+            table.acquire, lambda it: table.acquire_locks(["key", it]),
+            lambda it: guard.insert(it, "value"), lambda it: guard.insert("key", it),
+            lambda it: guard.delete_tuple(it, "value"), lambda it: guard.delete_tuple("key", it),
+            guard.lookup, guard.delete,
+        )
+        for call in calls:
+            for wrong in (3, 0, -1, True, 1.5, None, [1, 2], (b"a",), {}, object(), range(3)):
+                self.assertRaises(TypeError, call, wrong)
+        for one_key in ("ab", b"ab", bytearray(b"ab"), memoryview(b"ab"), 7, None):
+            self.assertRaises(TypeError, table.acquire_locks, one_key)
+            self.assertRaises(TypeError, table.with_locks, one_key, idle)
+        guard.release()
+        self.assertEqual(list(table), [(b"key", b"value")])
+        for key in (b"k", bytearray(b"k"), memoryview(b"k"), memoryview(b"_k_")[1:2], "k"):
+            table.insert(key, memoryview(bytearray(b"a-b-"))[::2])
+            self.assertEqual(table.take(key), [b"ab"])
+        self.assertRaises(UnicodeEncodeError, table.insert, "\ud800", "value")
+
+    def test_numbers(self):
+        table = self.table
+        for wrong in (1.0, 1.9, "1", None, b"1"):
+            self.assertRaises(TypeError, table.acquire, "key", owner=wrong)
+            self.assertRaises(TypeError, table.update_counter, "n", wrong)
+            self.assertRaises(TypeError, table.update_counter, "n", 1, wrong)
+        for huge in (-1, 2**64, 2**64 + 5, -(2**70)):
+            self.assertRaises(OverflowError, table.acquire, "key", owner=huge)
+        for huge in (2**63, -(2**63) - 1, 2**64, 2**64 + 1):
+            self.assertRaises(OverflowError, table.update_counter, "n", huge)
+            self.assertRaises(OverflowError, table.update_counter, "n", 0, huge)
+        self.assertNotIn("n", table)
+        self.assertEqual(table.update_counter("n", 0, 2**63 - 1), 2**63 - 1)
+        self.assertRaises(etslock.Invalid, table.update_counter, "n", 1)
+        self.assertEqual(table.update_counter("m", 0, -(2**63)), -(2**63))
+        table.acquire("key", owner=etslock.OWNER_NONE).release()
+
+    def test_names(self):
+        for make in (lambda name: etslock.Table(name=name), etslock.Table.open):
+            for wrong in (b"name", 7, ["name"]):
+                self.assertRaises(TypeError, make, wrong)
+            self.assertRaises(ValueError, make, "cut\0here")
+            self.assertRaises(etslock.Invalid, make, "")
+        self.assertRaises(etslock.NotFound, etslock.Table.open, "cut")
+
+
+class Declarations(unittest.TestCase):
+    """What this file tells ctypes is what the header says: ctypes checks nothing."""
+
+    def setUp(self):
+        header = pathlib.Path(__file__).resolve().parent / "../../include/etslock.h"
+        self.header = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
+
+    @staticmethod
+    def same(declared, c_type):
+        """Whether a ctypes type stands for a C type."""
+        c_type = " ".join(c_type.replace("const", "").split())
+        kinds = {"int32_t": ctypes.c_int32, "etslock_status": ctypes.c_int32,
+                 "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64,
+                 "uint32_t": ctypes.c_uint32, "size_t": ctypes.c_size_t, "void": None}
+        if c_type in kinds:
+            return declared is kinds[c_type]
+        if c_type.endswith("**"):
+            return declared is ctypes.POINTER(ctypes.c_void_p)
+        if c_type == "char *":
+            return declared is ctypes.c_char_p
+        if c_type == "etslock_callback":
+            return declared is etslock._Callback
+        numbers = {"int64_t *": ctypes.c_int64, "size_t *": ctypes.c_size_t}
+        structs = {"etslock_table_options *": etslock._TableOptions, "etslock_key *": etslock._Key,
+                   "etslock_options *": etslock._Options, "etslock_tuple *": etslock._Tuple,
+                   "etslock_stats *": etslock._Stats}
+        pointed = {**numbers, **structs}.get(c_type)
+        if pointed is not None:
+            return declared is ctypes.POINTER(pointed)
+        return c_type.endswith("*") and declared in (ctypes.c_void_p, ctypes.c_char_p)
+
+    def test_functions(self):
+        found = re.findall(
+            r"^((?:const )?\w+ \**)\s*(etslock_\w+)\(([^)]*)\);", self.header, flags=re.MULTILINE
+        )
+        declared = {name: f for name, f in vars(etslock._c).items() if name.startswith("etslock_")}
+        self.assertGreater(len(declared), 30)
+        for returned, name, arguments in found:
+            function = declared.pop(name, None)
+            if function is None:
+                continue
+            types = [re.sub(r"\w+$", "", one.strip()) for one in arguments.split(",")]
+            types = [] if arguments.strip() == "void" else types
+            self.assertEqual(len(function.argtypes or ()), len(types), name)
+            for one, c_type in zip(function.argtypes or (), types):
+                self.assertTrue(self.same(one, c_type), f"{name}: {one} for {c_type}")
+            self.assertTrue(self.same(function.restype, returned.strip()), name)
+        self.assertEqual(declared, {})
+
+    def test_structs(self):
+        for name, struct in (
+            ("table_options", etslock._TableOptions), ("options", etslock._Options),
+            ("tuple", etslock._Tuple), ("key", etslock._Key), ("stats", etslock._Stats),
+        ):
+            body = re.search(r"typedef struct \{([^}]*)\} etslock_%s;" % name, self.header).group(1)
+            # A function pointer is a pointer; a field appended later is not our business.
+            body = re.sub(r"void \(\*(\w+)\)\([^)]*\)", r"void *\1", body)
+            fields = [line.strip() for line in body.split(";") if line.strip()]
+            self.assertGreaterEqual(len(fields), len(struct._fields_))
+            for (declared, kind), field in zip(struct._fields_, fields):
+                c_type, c_name = re.fullmatch(r"(.*?)(\w+)", field, re.DOTALL).groups()
+                self.assertEqual(declared, c_name)
+                c_type = re.sub(r"uint8_t \*", "void *", c_type.strip())
+                self.assertTrue(self.same(kind, c_type), f"{name}.{declared}: {kind}, {c_type}")
+
+
+class TooLong(Exception):
+    """What the handlers of these tests raise."""
+
+
+class Interruptions(unittest.TestCase):
+    """A handler's exception comes out at once, and nothing is left behind."""
+
+    def setUp(self):
+        self.table = etslock.Table()
+
+        def handler(number, frame):
+            raise TooLong
+
+        for number in (signal.SIGALRM, signal.SIGINT):
+            before = signal.signal(number, handler)
+            self.addCleanup(signal.signal, number, before)
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+
+    def assert_nothing_left(self):
+        gc.collect()
+        deadline = time.monotonic() + LONG
+        while any(self.left()) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self.assertEqual(self.left(), (0, 0, 0, 0))
+
+    @staticmethod
+    def left():
+        stats = etslock.stats()
+        return stats["held"], stats["waiting"], stats["abandoned"], len(etslock._calls)
+
+    def interrupted(self, call, number=signal.SIGALRM):
+        """Whether a signal to the process ends `call` in time."""
+        main, begun = threading.main_thread(), threading.Event()
+
+        def interrupt():
+            begun.wait(LONG)
+            # Into the middle of the wait, or before it: the exception has to come out either way.
+            time.sleep(0.05)
+            self.sent = time.monotonic()
+            os.kill(os.getpid(), number)
+
+        self.assertIs(threading.current_thread(), main)
+        sender = in_thread(interrupt)
+        with self.assertRaises(TooLong):
+            begun.set()
+            call()
+            time.sleep(LONG)
+        took = time.monotonic() - self.sent
+        sender.join()
+        self.assertLess(took, 0.2 if os.environ.get("ETSLOCK_TEST_SCALE") != "small" else LONG)
+
+    def test_waits(self):
+        """Ctrl-C, or any handler that raises, ends each kind of wait."""
+        held = self.table.acquire("held", exec_timeout=None, owner=1)
+        given = {"wait_timeout": 3}
+        for number in (signal.SIGALRM, signal.SIGINT):
+            for call in (
+                lambda: self.table.acquire("held", **given),
+                lambda: self.table.acquire_locks(["a", "held"], **given),
+                lambda: self.table.with_lock("held", idle, **given),
+                lambda: self.table.with_locks(["held", "b"], idle, **given),
+                lambda: self.table.with_lock("held", idle, run_on=etslock.RunOn.CALLER, **given),
+                lambda: self.table.with_lock("free", lambda g, v: g.sleep(3), exec_timeout=4),
+                lambda: self.table.with_lock(
+                    "other", lambda g, v: time.sleep(3), run_on=etslock.RunOn.CALLER
+                ),
+            ):
+                self.interrupted(call, number)
+            guard = self.table.acquire("mine", exec_timeout=None)
+            self.interrupted(lambda: guard.sleep(3), number)
+            self.interrupted(lambda: guard.sleep(None), number)
+            guard.release()
+        held.release()
+        self.assert_nothing_left()
+
+    def test_a_lock_that_comes_too_late_is_given_back(self):
+        """What nobody waits for any more is released when it is granted."""
+        for run_on in (None, *etslock.RunOn):
+            held = self.table.acquire("key", exec_timeout=None, owner=1)
+            given = {"wait_timeout": None, "exec_timeout": None, "owner": 2}
+            ran = []
+            if run_on is None:
+                wait = lambda: self.table.acquire("key", **given)  # noqa: E731
+            else:
+                wait = lambda: self.table.with_lock(  # noqa: E731
+                    "key", lambda g, v: ran.append(g), run_on=run_on, **given
+                )
+            self.interrupted(wait)
+            held.release()
+            self.table.acquire("key", owner=3, wait_timeout=LONG).release()
+            self.assertEqual(ran, [])
+            self.assert_nothing_left()
+
+    def test_a_handler_that_returns_changes_nothing(self):
+        ran = []
+        signal.signal(signal.SIGALRM, lambda number, frame: ran.append(number))
+        held = self.table.acquire("key", exec_timeout=None, owner=1)
+        threading.Timer(0.1, held.release).start()
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        self.table.acquire("key", wait_timeout=LONG, owner=2).release()
+        self.assertEqual(self.table.with_lock("key", lambda g, v: g.sleep(0.1) or 7), 7)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.assertGreater(len(ran), 2)
+
+    def test_a_handler_may_call(self):
+        """A handler that itself makes calls, in the middle of one."""
+        other = etslock.Table()
+        keys = iter(range(10**6))
+
+        def handler(number, frame):
+            # A key of its own: one that a handler interrupts holds its key, which is a deadlock.
+            other.with_lock(str(next(keys)), lambda g, v: other.update_counter("hits"))
+
+        signal.signal(signal.SIGALRM, handler)
+        held = self.table.acquire("key", exec_timeout=None, owner=1)
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        self.assertRaises(
+            etslock.WaitTimeout, self.table.acquire, "key", wait_timeout=0.2, owner=2
+        )
+        for _ in range(100):
+            self.table.with_lock("free", idle)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        held.release()
+        self.assertGreater(other.update_counter("hits", 0), 0)
+
+    def test_a_running_function_publishes_nothing_more(self):
+        running, may_end = threading.Event(), threading.Event()
+
+        def function(guard, values):
+            guard.insert("key", "before")
+            running.set()
+            may_end.wait(LONG)
+            guard.insert("key", "after")
+
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        sender = in_thread(lambda: running.wait(LONG) and os.kill(os.getpid(), signal.SIGINT))
+        with self.assertRaises(TooLong):
+            self.table.with_lock("key", function, exec_timeout=None)
+        sender.join()
+        may_end.set()
+        self.assert_nothing_left()
+        self.assertNotIn("key", self.table)
+
+    def test_deadlocks_of_the_main_thread_are_found(self):
+        """C-13: also where its calls are made for it."""
+        with self.table.acquire("key"):
+            for call in (self.table.acquire, lambda key: self.table.acquire_locks(["x", key]),
+                         lambda key: self.table.with_lock(key, idle),
+                         lambda key: self.table.with_lock(key, idle, run_on=etslock.RunOn.CALLER)):
+                self.assertRaises(etslock.Deadlock, call, "key")
+        for where in etslock.RunOn:
+            with self.assertRaises(etslock.Deadlock):
+                self.table.with_lock("a", lambda g, v: self.table.acquire("a"), run_on=where)
+            with self.assertRaises(etslock.Deadlock), self.table.acquire("b"):
+                self.table.with_lock("a", lambda g, v: self.table.acquire("b"), run_on=where)
+        self.assert_nothing_left()
+
+    def test_a_storm(self):
+        """Exceptions out of every step of every call."""
+        inside = etslock.__file__
+
+        def handler(number, frame):
+            while frame is not None:
+                if frame.f_code.co_filename == inside:
+                    raise TooLong
+                frame = frame.f_back
+
+        def with_acquire():
+            with self.table.acquire("key", wait_timeout=LONG) as guard:
+                guard.insert("key", "value")
+                guard.lookup("key")
+
+        other = in_thread(lambda: [self.table.with_lock("key", idle) for _ in range(300)])
+        calls = [
+            with_acquire,
+            lambda: self.table.with_lock("key", idle, wait_timeout=LONG),
+            lambda: self.table.with_lock("key", idle, run_on=etslock.RunOn.CALLER),
+            lambda: self.table.with_locks(["key", "b"], idle),
+            lambda: self.table.acquire_locks(["b", "key"]).cancel(),
+            lambda: list(self.table),
+            lambda: etslock.Table(name="storm").close(),
+            lambda: self.table.take("key"),
+        ]
+        threads = _thread._count()
+        signal.signal(signal.SIGALRM, handler)
+        raised = 0
+        deadline = time.monotonic() + 3
+        step = 0
+        while time.monotonic() < deadline:
+            step += 1
+            signal.setitimer(signal.ITIMER_REAL, 1e-6 + (step * 7919 % 400) * 1e-6)
+            try:
+                calls[step % len(calls)]()
+            except TooLong:
+                raised += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        other.join()
+        self.assertGreater(raised, 100)
+        self.assert_nothing_left()
+        etslock.Table(name="storm").close()  # no handle of it is left
+        deadline = time.monotonic() + LONG
+        while _thread._count() > threads and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertLessEqual(_thread._count(), threads)  # no helper is left
+
+
+class Forking(unittest.TestCase):
+    def test_a_block_ends_quietly_in_the_child(self):
+        """C-16: the child holds nothing, and need not know."""
+        program = f"""if True:
+            import os, sys
+            sys.path.insert(0, {str(pathlib.Path(__file__).resolve().parent)!r})
+            import etslock
+            table = etslock.Table()
+            def nested(guard, values):
+                with table.acquire("inner") as inner:
+                    inner.insert("inner", "parent")
+            with etslock.Table() as shared, table.acquire("key") as guard:
+                guard.insert("key", "parent")
+                pid = os.fork()
+            if pid == 0:
+                # Its own tables and locks work.
+                try:
+                    table.lookup("key")
+                except etslock.Forked:
+                    own = etslock.Table()
+                    own.with_lock("key", lambda guard, values: guard.insert("key", "child"))
+                    with own.acquire("key", wait_timeout=0) as guard:
+                        print(guard.lookup("key"), flush=True)
+                os._exit(0)
+            print(os.waitpid(pid, 0)[1], table.lookup("key"), flush=True)
+            with table.acquire("key", wait_timeout=0):
+                pass
+        """
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", program],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LONG,
+        )
+        expected = b"[b'child']\n0 [b'parent']\n"
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, expected, b""))
+
+
+class Memory(unittest.TestCase):
+    def test_what_is_dropped_is_freed(self):
+        """Tables, guards, cursors and their snapshots, whichever way they go."""
+        table = etslock.Table(name="test_memory")
+        for number in range(10):
+            table.insert(str(number), "value")
+        iterator = iter(table)
+        next(iterator)
+        guard = table.acquire("key", exec_timeout=None)
+        failing = [
+            lambda: table.acquire("key", wait_timeout=0, owner=1),
+            lambda: etslock.Table(name="test_memory"),
+            lambda: etslock.Table.open("absent"),
+        ]
+        for call in failing:
+            self.assertRaises(etslock.Error, call)
+        del iterator, guard, table, failing, call
+        gc.collect()
+        self.assertEqual(etslock.stats()["held"], 0)
+        self.assertRaises(etslock.NotFound, etslock.Table.open, "test_memory")
+
+    def test_each_handle_is_ended_once(self):
+        table = etslock.Table()
+        guard = table.acquire("key")
+        self.assertEqual(sorted(
+            type(in_thread(end).join()).__name__ for end in [guard.release] * 3 + [guard.cancel]
+        ), ["NoneType"] + ["NullPointer"] * 3)
+        del guard
+        table.close()
+        table.close()
+        del table
+        gc.collect()
 
 
 class Exiting(unittest.TestCase):

@@ -85,7 +85,7 @@ pub struct Options {
     pub run_on: i32,
     pub queue: i32,
     pub on_exec_timeout: i32,
-    pub reserved2: i32,
+    pub commit_code: i32,
     pub owner: u64,
     pub user_data_free: Option<extern "C-unwind" fn(*mut c_void)>,
 }

@@ -10,15 +10,7 @@ use crate::input::Bytes;
 use crate::locks::{Ask, c_keys, show};
 use crate::model::{Attempt, HoldId, Kind};
 use crate::tables::{copied, tuples_of};
-use crate::world::{OpenGuard, Shared, Step, World, say, stats_of};
-
-/// What a call must answer, from its callback's end on.
-#[derive(Debug)]
-pub struct Outcome {
-    status: Status,
-    code: i32,
-    data: Bytes,
-}
+use crate::world::{OpenGuard, Outcome, Shared, World, say, stats_of};
 
 /// A call, prepared while nobody else has the world, and made while anybody may.
 #[derive(Debug)]
@@ -51,13 +43,14 @@ struct UserData {
 }
 
 impl World {
-    pub fn prepare_call(&mut self) -> Step {
+    /// A call, unless so many callbacks are under way that it became an acquisition.
+    pub fn prepare_call(&mut self) -> Option<Box<Call>> {
         let style = self.input.byte();
         let kind = if style & 1 == 0 { Kind::OnWorker } else { Kind::OnCaller };
         let several = style & 2 != 0;
         if self.frames.len() >= 3 {
             self.acquire(several);
-            return Step::Next;
+            return None;
         }
         let mut ask = self.ask(kind, several);
         let (mut allowed, attempt) = self.forecast(&mut ask);
@@ -70,7 +63,7 @@ impl World {
         if let Some(hold) = nothing_runs {
             allowed = vec![self.model.callback_returned(hold, 0)];
         }
-        Step::Call(Box::new(Call {
+        Some(Box::new(Call {
             several,
             frees: style & 4 == 0 && !ask.defaults,
             with_result: style & 8 == 0,
@@ -237,7 +230,7 @@ extern "C-unwind" fn callback(
     let (shared, level) = (Arc::clone(&data.shared), data.level);
     shared.enter(level).begin(data, guard, tuples, count);
     if data.runs_script {
-        shared.run(level + 1);
+        (shared.go_on)(&shared, level + 1);
     }
     let code = shared.enter(level + 1).end();
     shared.pass_on();

@@ -1,6 +1,6 @@
 //! Random programs that use the C API, decoded from bytes.
 //!
-//! A program is a script for one thread, whose every answer a reference model predicts (`world`
+//! A program is a script for one thread, whose every answer a reference model predicts (`script`
 //! and what stands beside it), or scripts for several, after which the tables must hold what the
 //! answers said (`threads`).
 
@@ -15,6 +15,7 @@ mod locks;
 mod lonely;
 mod model;
 mod scenes;
+mod script;
 mod tables;
 mod threads;
 mod world;
@@ -28,7 +29,7 @@ pub fn run(bytes: &[u8]) {
     match input.below(8) {
         6 => threads::run(input, 2),
         7 => threads::run(input, 3),
-        _ => world::run(input),
+        _ => script::run(input),
     }
 }
 

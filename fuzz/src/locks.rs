@@ -154,7 +154,7 @@ impl World {
         let known = &mut options.known;
         match self.input.below(14) {
             0 => known.reserved = 1,
-            1 => known.reserved2 = -1,
+            1 => known.reserved = u32::MAX,
             2 => known.run_on = 2,
             3 => known.queue = -1,
             4 => known.queue = 3,

@@ -45,6 +45,8 @@ pub(crate) enum Ending {
     Returned(i32),
     /// It ended its thread: `pthread_exit`, or cancellation.
     ThreadEnded,
+    /// Its thread could run nothing.
+    NeverBegan,
 }
 
 /// What giving up came to.

@@ -65,7 +65,7 @@ fn caught<T>(body: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// While it lives, a cancellation request for this thread stays pending.
-struct Uncancelled {
+pub(super) struct Uncancelled {
     before: libc::c_int,
 }
 
@@ -77,7 +77,7 @@ unsafe extern "C" {
 const PTHREAD_CANCEL_DISABLE: libc::c_int = 1;
 
 impl Uncancelled {
-    fn enter() -> Self {
+    pub(super) fn enter() -> Self {
         let mut before = 0;
         // SAFETY: a plain call with a valid place for the old state.
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut before) };

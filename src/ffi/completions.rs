@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::ptr;
 
+use super::across::{self, etslock_table_key};
 use super::boundary::{boundary, boundary_of, boundary_or};
 use super::guard::{self, etslock_guard};
 use super::handle::{Handle, Live, Out, borrow, bytes, free};
@@ -20,7 +21,7 @@ use crate::guard::Guard;
 
 /// A queue of completions: where acquires that were begun say how they ended (C-19).
 ///
-/// Expect one per event loop. Any number of acquires may be pending in one queue, of any tables; none
+/// An event loop has one. Any number of acquires may be pending in one queue, of any tables; none
 /// of them needs a thread, or a descriptor of its own. A pending acquire stands in the queue of its
 /// key like a blocked thread: with the same order, the same wait deadline, and the duty to delete a
 /// lock at its release time. There is no timer thread: all that is seen to by whoever calls
@@ -51,6 +52,7 @@ use crate::guard::Guard;
 ///            etslock_completions_free - ends it, and all that is pending.
 ///            etslock_acquire_begin - acquires a lock, or begins to wait for it.
 ///            etslock_acquire_locks_begin - the same for several keys.
+///            etslock_acquire_locks_across_begin - the same for keys of several tables.
 /// Since:     0.2
 #[derive(Debug)]
 pub struct etslock_completions(Live<Completions>);
@@ -101,7 +103,7 @@ pub unsafe extern "C" fn etslock_completions_new(
     boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_completions) }?;
-        out.give(Box::new(etslock_completions(Live::new(Completions::new()))));
+        out.give(Box::new(etslock_completions(Live::new(Completions::new())?)));
         Ok(())
     })
 }
@@ -355,6 +357,60 @@ pub unsafe extern "C" fn etslock_acquire_locks_begin(
         let options = unsafe { options.validate() }?;
         let user_data = user_data.expose_provenance();
         let begun = completions.begin(table, &keys, &options, user_data)?;
+        Ok(answer(begun, out_ticket, out_guard))
+    })
+}
+
+/// Acquires the locks of keys of several tables, or begins to wait for them without a thread.
+///
+/// As etslock_acquire_locks_begin, for keys that are named with their tables, as in
+/// etslock_acquire_locks_across (C-20).
+///
+/// Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel; NULL unless
+///            ETSLOCK_OK. `*out_ticket` is written on ETSLOCK_PENDING only. `keys` are copied.
+///            `user_data` is given back with the completion, and not looked at.
+/// Threads:   any thread, also from a callback.
+/// Blocks:    no.
+/// Errors:    ETSLOCK_WAIT_TIMEOUT - a lock is held, and wait_timeout_ms is 0.
+///            ETSLOCK_PENDING - a completion will tell.
+///            ETSLOCK_STOPPED - a lock is held, and options.stop was requested.
+///            ETSLOCK_REVOKED - a lock was taken away by force meanwhile.
+///            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
+///            ETSLOCK_CLOSED - a table, the lock table or `completions` was freed meanwhile.
+///            ETSLOCK_ERR_NULL - `keys`, a table, `completions`, `out_ticket` or `out_guard` is NULL,
+///            or a key that has a length.
+///            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range, or the
+///            queue is ETSLOCK_QUEUE_POLLING.
+///            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for the keys.
+/// Since:     0.2
+///
+/// # Safety
+/// The contracts `table`, `keys`, `options`, `completions` and `out` at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn etslock_acquire_locks_across_begin(
+    keys: *const etslock_table_key,
+    key_count: usize,
+    options: *const etslock_options,
+    completions: *mut etslock_completions,
+    user_data: *mut c_void,
+    out_ticket: *mut u64,
+    out_guard: *mut *mut etslock_guard,
+) -> etslock_status {
+    boundary_of(|| {
+        // SAFETY: contract `out`.
+        let out_guard = unsafe { Out::handle(out_guard) }?;
+        // SAFETY: contract `out`.
+        let out_ticket = unsafe { Out::new(out_ticket) }?;
+        // SAFETY: contract `options`.
+        let options = unsafe { read_sized(options) }?;
+        // SAFETY: contract `completions`.
+        let completions = unsafe { borrow(completions) }?;
+        // SAFETY: contracts `keys` and `table`.
+        let keys = unsafe { across::key_list(keys, key_count) }?;
+        // SAFETY: contract `options`: its handles are NULL or live.
+        let options = unsafe { options.validate() }?;
+        let begun = completions.begin_across(&keys, &options, user_data.expose_provenance())?;
         Ok(answer(begun, out_ticket, out_guard))
     })
 }

@@ -1,6 +1,5 @@
 //! Cursors: pull iteration over the keys of a table.
 
-use std::iter::Peekable;
 use std::sync::Mutex;
 
 use super::boundary::{boundary, boundary_or};
@@ -9,11 +8,12 @@ use super::status::etslock_status;
 use super::table::etslock_table;
 use super::tuples::etslock_tuples;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::table::{Cursor, Snapshot};
 
 /// An iteration over the keys of a table.
 ///
-/// Expect one per iteration. It comes from etslock_table_cursor and lives until
+/// Made for each iteration. It comes from etslock_table_cursor and lives until
 /// etslock_cursor_free; it outlives the table's handle (C-14). Between calls it holds no lock and
 /// keeps no writer from anything, so that it may be left alone for as long as you like. Any thread
 /// may use it, one at a time.
@@ -22,10 +22,10 @@ use crate::table::{Cursor, Snapshot};
 ///            etslock_cursor_free - ends the iteration.
 /// Since:     0.1
 #[derive(Debug)]
-pub struct etslock_cursor(Live<Mutex<Peekable<Cursor>>>);
+pub struct etslock_cursor(Live<Mutex<Cursor>>);
 
 impl Handle for etslock_cursor {
-    type Inner = Mutex<Peekable<Cursor>>;
+    type Inner = Mutex<Cursor>;
     fn enter(&self) -> Result<&Self::Inner> {
         self.0.enter()
     }
@@ -38,7 +38,7 @@ impl Handle for etslock_cursor {
 ///
 /// Ownership: `*out_cursor` is yours until etslock_cursor_free; NULL on failure.
 /// Threads:   any thread.
-/// Blocks:    no; takes time in proportion to the number of keys.
+/// Blocks:    no.
 /// Errors:    ETSLOCK_ERR_NULL - `table` or `out_cursor` is NULL.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys.
 /// Since:     0.1
@@ -55,7 +55,8 @@ pub unsafe extern "C" fn etslock_table_cursor(
         let out = unsafe { Out::handle(out_cursor) }?;
         // SAFETY: contract `table`.
         let table = unsafe { borrow(table) }?.enter();
-        out.give(Box::new(etslock_cursor(Live::new(Mutex::new(table.cursor()?.peekable())))));
+        let cursor = Live::new(Mutex::new(table.cursor()?))?;
+        out.give(memory::boxed(etslock_cursor(cursor))?);
         Ok(())
     })
 }
@@ -86,11 +87,8 @@ pub unsafe extern "C" fn etslock_cursor_next(
         // SAFETY: contract `cursor`.
         let cursor = unsafe { borrow(cursor) }?;
         let mut cursor = cursor.lock().unwrap_or_else(|poison| poison.into_inner());
-        // The key's turn is over when its tuples are at hand.
-        let tuples = cursor.peek().ok_or(Error::NotFound)?.clone();
-        let view = etslock_tuples::new(Snapshot::One(tuples))?;
-        cursor.next();
-        out.give(view);
+        let view = cursor.next_as(|tuples| etslock_tuples::new(Snapshot::One(tuples)))?;
+        out.give(view.ok_or(Error::NotFound)?);
         Ok(())
     })
 }

@@ -13,7 +13,7 @@ use crate::table::Snapshot;
 
 /// The handle that stands for a held lock: reads and writes of its keys, until its deadline.
 ///
-/// Expect one per lock held. A callback is given one, which is valid until the callback returns,
+/// One for each lock that is held, or set of locks. A callback is given one, which is valid until the callback returns,
 /// also when it was abandoned; the callback cannot end it. etslock_acquire returns one, which lives
 /// until etslock_guard_release or etslock_guard_cancel: losing its lock, the end of its thread or
 /// etslock_table_free does not end it (C-5, C-14). Any thread may use a guard, one at a time; the
@@ -39,6 +39,8 @@ use crate::table::Snapshot;
 ///            etslock_guard_insert - stages an insert.
 ///            etslock_guard_delete - stages the removal of a key's tuples.
 ///            etslock_guard_delete_tuple - stages the removal of one tuple.
+///            etslock_guard_lookup_in, _insert_in, _delete_in, _delete_tuple_in - the same of a key
+///            of a table that is named, for guards of several tables.
 ///            etslock_guard_commit - publishes the staged writes, keeps the lock.
 ///            etslock_guard_rollback - forgets the staged writes, keeps the lock.
 ///            etslock_guard_release - commits, unlocks, ends an acquired guard.
@@ -93,7 +95,8 @@ impl etslock_guard {
 ///            ETSLOCK_REVOKED - the guard is revoked.
 ///            ETSLOCK_NOT_FOUND - the key has no tuple.
 ///            ETSLOCK_ERR_NULL - `guard` or `out_tuples` is NULL, or `key` with a length above 0.
-///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX; the guard's keys are of several
+///            tables: see etslock_guard_lookup_in.
 ///            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
 /// Since:     0.1
@@ -131,7 +134,8 @@ pub unsafe extern "C" fn etslock_guard_lookup(
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
 ///            ETSLOCK_REVOKED - the guard is revoked.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` or `value` with a length above 0.
-///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX; the guard's keys are of several
+///            tables.
 ///            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
 /// Since:     0.1
@@ -166,7 +170,8 @@ pub unsafe extern "C" fn etslock_guard_insert(
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
 ///            ETSLOCK_REVOKED - the guard is revoked.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` with a length above 0.
-///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX; the guard's keys are of several
+///            tables.
 ///            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key; earlier writes stay staged.
 /// Since:     0.1
@@ -198,7 +203,8 @@ pub unsafe extern "C" fn etslock_guard_delete(
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late.
 ///            ETSLOCK_REVOKED - the guard is revoked.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL, or `key` or `value` with a length above 0.
-///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX; the guard's keys are of several
+///            tables.
 ///            ETSLOCK_ERR_NOT_COVERED - the guard does not hold this key.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the copies; earlier writes stay staged.
 /// Since:     0.1
@@ -231,7 +237,7 @@ pub unsafe extern "C" fn etslock_guard_delete_tuple(
 /// in one step, those of several keys do not (C-7).
 ///
 /// Threads:   one thread at a time per `guard`.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard is late; nothing was published.
 ///            ETSLOCK_REVOKED - the guard is revoked; nothing was published.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL.
@@ -273,7 +279,7 @@ pub unsafe extern "C" fn etslock_guard_rollback(guard: *mut etslock_guard) -> et
 ///
 /// Ownership: the guard is gone.
 /// Threads:   any thread, not while another uses the guard; not for a callback's guard.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_EXEC_TIMEOUT - the guard was late; nothing was published, the lock is free.
 ///            ETSLOCK_REVOKED - the guard was revoked; nothing was published.
 ///            ETSLOCK_ERR_NULL - `guard` is NULL.
@@ -447,7 +453,8 @@ pub unsafe extern "C" fn etslock_guard_remaining_ms(guard: *const etslock_guard)
 ///
 /// Larger than that of every earlier lock of the same key, and unique in this process; one for all
 /// keys of a guard. Hand it to other systems with what you write there: they refuse a token below
-/// one that they have seen. It stays the same when the lock is lost. 0 for NULL, and for a guard
+/// one that they have seen. Larger too than those of earlier processes on this machine, as long as
+/// its clock was not set back (C-21); see etslock_token_raise. It stays the same when the lock is lost. 0 for NULL, and for a guard
 /// from before a fork.
 ///
 /// Threads:   any thread, any number at once, while the guard lives.

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::slice;
 
 use crate::error::{Error, Result};
-use crate::process::Generation;
+use crate::process::{self, Generation};
 
 /// A value behind an opaque pointer, with the process it was born in (C-16).
 #[derive(Debug)]
@@ -15,9 +15,10 @@ pub(super) struct Live<T> {
 }
 
 impl<T> Live<T> {
-    pub(super) fn new(value: T) -> Self {
-        super::fork::watch();
-        Self { value, born: Generation::current() }
+    /// `Error::NoMemory` if forks cannot be seen.
+    pub(super) fn new(value: T) -> Result<Self> {
+        super::fork::watch()?;
+        Ok(Self { value, born: process::handle_is_made() })
     }
 }
 

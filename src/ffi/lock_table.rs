@@ -10,11 +10,11 @@ use super::status::etslock_status;
 use super::table::etslock_table;
 use crate::error::{Error, Result};
 use crate::lock::{LockInfo, LockTable};
-use crate::with_lock::{force_release, locks};
+use crate::with_lock::{force_release, force_release_token, locks};
 
 /// A place where locks live, apart from the data.
 ///
-/// Expect none: NULL stands for the one of the process, which is enough for nearly everybody, and
+/// Most programs make none and pass NULL, which stands for the one that every process has and that
 /// never ends. Another comes from etslock_lock_table_new and lives until etslock_lock_table_free.
 /// Locks of different lock tables know nothing of each other: all who want to exclude each other
 /// must use the same one (C-1). A key that nobody holds or waits for costs it no memory (C-15). Any
@@ -25,6 +25,7 @@ use crate::with_lock::{force_release, locks};
 ///            etslock_lock_table_locks - who holds what.
 ///            etslock_lock_table_stats - counters.
 ///            etslock_lock_table_force_release - takes a lock away from its holder.
+///            etslock_lock_table_force_release_token - the same, if it is still that holder.
 /// Since:     0.1
 #[derive(Debug)]
 pub struct etslock_lock_table(Live<LockTable>);
@@ -38,7 +39,7 @@ impl Handle for etslock_lock_table {
 
 /// A snapshot of the locks that were held at one time.
 ///
-/// Expect one per look, short-lived. It comes from etslock_lock_table_locks and lives until
+/// Made by each look, and short-lived. It comes from etslock_lock_table_locks and lives until
 /// etslock_locks_free, whatever happens to the locks. It never changes: any number of threads may
 /// read it at once. It stays readable in a forked child (C-16).
 ///
@@ -190,6 +191,7 @@ unsafe fn lock_table_or_default(lock_table: *mut etslock_lock_table) -> Result<L
 /// Threads:   any thread.
 /// Blocks:    no.
 /// Errors:    ETSLOCK_ERR_NULL - `out_lock_table` is NULL.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
 /// Since:     0.1
 ///
 /// # Safety
@@ -201,7 +203,7 @@ pub unsafe extern "C" fn etslock_lock_table_new(
     boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_lock_table) }?;
-        out.give(Box::new(etslock_lock_table(Live::new(LockTable::new()))));
+        out.give(Box::new(etslock_lock_table(Live::new(LockTable::new())?)));
         Ok(())
     })
 }
@@ -260,7 +262,7 @@ pub unsafe extern "C" fn etslock_lock_table_locks(
             Err(Error::Null) => None,
             Err(error) => return Err(error),
         };
-        let locks = locks(&lock_table, table.as_deref())
+        let locks = locks(&lock_table, table.as_deref())?
             .into_iter()
             // A name given by C has no NUL inside; one given by Rust may, and then shows none.
             .map(|(lock, name)| (lock, name.and_then(|name| CString::new(&*name).ok())))
@@ -441,5 +443,42 @@ pub unsafe extern "C" fn etslock_lock_table_force_release(
         // SAFETY: contract `key`.
         let key = unsafe { bytes(key, key_len) }?;
         force_release(&lock_table, &table, key)
+    })
+}
+
+/// Takes the lock of a key away from the holder that has `token`, and from nobody else.
+///
+/// As etslock_lock_table_force_release, for monitors: what was decided about a holder, by its token
+/// in a snapshot, never hits a successor that got the key in between. Whether it is still the holder
+/// is decided in one step with taking the lock away. A holder that waits for more keys has no token
+/// yet.
+///
+/// Threads:   any thread.
+/// Blocks:    until a commit under way is finished, which runs no code of yours.
+/// Errors:    ETSLOCK_NOT_FOUND - the key is not locked, or its holder has another token; `token` is
+///            0.
+///            ETSLOCK_ERR_NULL - `table` is NULL, or `key` with a length above 0.
+///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for a copy of the key.
+/// Since:     0.2
+///
+/// # Safety
+/// The contracts `lock_table`, `table` and `key` at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn etslock_lock_table_force_release_token(
+    lock_table: *mut etslock_lock_table,
+    table: *mut etslock_table,
+    key: *const c_void,
+    key_len: usize,
+    token: u64,
+) -> etslock_status {
+    boundary(|| {
+        // SAFETY: contract `lock_table`.
+        let lock_table = unsafe { lock_table_or_default(lock_table) }?;
+        // SAFETY: contract `table`.
+        let table = unsafe { borrow(table) }?.enter();
+        // SAFETY: contract `key`.
+        let key = unsafe { bytes(key, key_len) }?;
+        force_release_token(&lock_table, &table, key, token)
     })
 }

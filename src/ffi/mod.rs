@@ -6,6 +6,7 @@
 #![expect(unreachable_pub, reason = "reached through the linker")]
 #![expect(non_camel_case_types, reason = "the names are C's")]
 
+mod across;
 mod boundary;
 mod completions;
 mod cursor;
@@ -19,5 +20,6 @@ mod sized;
 mod status;
 mod stop;
 mod table;
+mod token;
 mod tuples;
 mod with_lock;

@@ -30,6 +30,16 @@ pub enum etslock_limit_code {
 /// Since:     0.1
 pub const ETSLOCK_OWNER_NONE: u64 = 0xFFFF_FFFF_FFFF_FFFF;
 
+/// ETSLOCK_OWNER_NONE, for languages that read no macros.
+///
+/// Threads:   any thread.
+/// Blocks:    no.
+/// Since:     0.2
+#[unsafe(no_mangle)]
+pub extern "C" fn etslock_owner_none() -> u64 {
+    ETSLOCK_OWNER_NONE
+}
+
 /// Where the callback runs: for etslock_options.run_on (C-10).
 ///
 /// Since:     0.1
@@ -72,12 +82,14 @@ pub enum etslock_queue {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum etslock_on_exec_timeout {
-    /// The call returns at once; the callback runs out, fenced, and may still use user_data.
+    /// The call returns at once. The callback runs on until it returns by itself: it may still use
+    /// user_data, and its writes through the guard are refused.
     ETSLOCK_ABANDON = 0,
     /// The call returns when the callback has returned: for user_data on the caller's stack.
     ETSLOCK_JOIN = 1,
     /// As ETSLOCK_ABANDON, and the callback's thread gets a POSIX deferred cancellation, which acts
-    /// at its next cancellation point outside the library; a loop without one runs on. With
+    /// at its next cancellation point outside the library; a loop without one runs on. With the
+    /// asynchronous type a callback must not call the library (see THREADS). With
     /// ETSLOCK_RUN_ON_CALLER it is ETSLOCK_ERR_INVALID. Never use it with a callback that belongs
     /// to a managed runtime, that holds locks or memory without cleanup handlers, or whose C++
     /// frames catch everything or are noexcept.
@@ -121,8 +133,11 @@ pub struct etslock_options {
     pub queue: i32,
     /// One of etslock_on_exec_timeout. Default ETSLOCK_ABANDON (0).
     pub on_exec_timeout: i32,
-    /// Must be 0.
-    pub reserved2: i32,
+    /// What the callback returns to have its writes published; anything else drops them and is
+    /// ETSLOCK_CALLBACK_FAILED. Default 0. Use 1 where the callback is a thunk into another language:
+    /// one that raised, or forgot to return, gives 0 there, and 0 then publishes nothing. Since 0.2;
+    /// a reserved field before, which was 0.
+    pub commit_code: i32,
     /// Who holds and waits, for the detection of deadlocks (C-13). Default 0: the calling thread,
     /// or the callback that runs on it. ETSLOCK_OWNER_NONE: takes no part. Else a number of your
     /// own, such as a task's: for event loops, fibers and goroutines.
@@ -153,7 +168,7 @@ impl Default for etslock_options {
             run_on: etslock_run_on::ETSLOCK_RUN_ON_WORKER as i32,
             queue: etslock_queue::ETSLOCK_QUEUE_FAIR as i32,
             on_exec_timeout: etslock_on_exec_timeout::ETSLOCK_ABANDON as i32,
-            reserved2: 0,
+            commit_code: 0,
             owner: 0,
             user_data_free: None,
             stop: std::ptr::null_mut(),
@@ -173,7 +188,7 @@ impl etslock_options {
     /// `lock_table` and `stop` are NULL or live handles.
     #[inline(always)] // See `with_lock::empty_handed`.
     pub(super) unsafe fn validate(&self) -> Result<Options> {
-        if self.reserved != 0 || self.reserved2 != 0 {
+        if self.reserved != 0 {
             return Err(Error::Invalid);
         }
         let run_on = match self.run_on {
@@ -218,6 +233,7 @@ impl etslock_options {
             lock_table,
             run_on,
             queue,
+            commit_code: self.commit_code,
             on_exec_timeout,
             owner: match self.owner {
                 0 => Owner::Current,

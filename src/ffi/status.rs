@@ -27,8 +27,8 @@ pub enum etslock_status_code {
     ETSLOCK_WAIT_TIMEOUT = 1,
     /// The callback or holder outlived its time; nothing was written since its last commit (C-4).
     ETSLOCK_EXEC_TIMEOUT = 2,
-    /// The callback returned non-zero, or ended its thread; nothing was written since its last
-    /// commit (C-7).
+    /// The callback returned a code that does not commit (0 does, or options.commit_code), or ended
+    /// its thread; nothing was written since its last commit (C-7).
     ETSLOCK_CALLBACK_FAILED = 3,
     /// This guard's lock was taken away; nothing was written since its last commit (C-8).
     ETSLOCK_REVOKED = 4,
@@ -109,7 +109,7 @@ const TEXTS: [(etslock_status_code, &CStr, &CStr); 24] = [
     (
         ETSLOCK_CALLBACK_FAILED,
         c"ETSLOCK_CALLBACK_FAILED",
-        c"the callback returned non-zero or ended its thread",
+        c"the callback did not commit, or ended its thread",
     ),
     (ETSLOCK_REVOKED, c"ETSLOCK_REVOKED", c"the lock of this guard was taken away"),
     (
@@ -162,7 +162,7 @@ fn texts(
 
 /// The name of a status, such as "ETSLOCK_WAIT_TIMEOUT".
 ///
-/// Total: a number that this release does not know gives "ETSLOCK_STATUS_UNKNOWN".
+/// A number that this release does not know gives "ETSLOCK_STATUS_UNKNOWN"; NULL is never returned.
 ///
 /// Ownership: the string is static; never free it.
 /// Threads:   any thread.
@@ -175,8 +175,8 @@ pub extern "C" fn etslock_status_name(status: etslock_status) -> *const c_char {
 
 /// What a status means, in a sentence in English.
 ///
-/// Total: a number that this release does not know gives "unknown status". The wording may change
-/// from release to release; compare numbers, not texts.
+/// A number that this release does not know gives "unknown status"; NULL is never returned. The
+/// wording may change from release to release; compare numbers, not texts.
 ///
 /// Ownership: the string is static; never free it.
 /// Threads:   any thread.

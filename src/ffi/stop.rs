@@ -42,7 +42,7 @@ pub unsafe extern "C" fn etslock_stop_new(out_stop: *mut *mut etslock_stop) -> e
     boundary(|| {
         // SAFETY: contract `out`.
         let out = unsafe { Out::handle(out_stop) }?;
-        out.give(Box::new(etslock_stop(Live::new(Stop::new()))));
+        out.give(Box::new(etslock_stop(Live::new(Stop::new())?)));
         Ok(())
     })
 }

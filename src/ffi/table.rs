@@ -8,7 +8,8 @@ use super::sized::{SizedStruct, read_sized, write_defaults};
 use super::status::etslock_status;
 use super::tuples::etslock_tuples;
 use crate::error::{Error, Result};
-use crate::registry::OpenTable;
+use crate::memory;
+use crate::registry::{self, OpenTable};
 use crate::table::{Access, Snapshot, TableOptions, TableType};
 
 /// How many tuples a key may have, and which: for etslock_table_options.type.
@@ -62,7 +63,7 @@ pub struct etslock_table_options {
 
 /// A handle to a table: tuples in memory.
 ///
-/// Expect a few, long-lived ones. Each comes from etslock_table_new or etslock_table_open, and
+/// A program has a few of them, and keeps them for long. Each comes from etslock_table_new or etslock_table_open, and
 /// lives until etslock_table_free. Several handles to one named table are the same table, also for
 /// locks (C-1). The tuples live until the last handle is closed and the last guard and cursor of
 /// the table has ended. Any number of threads may use a handle at once.
@@ -150,7 +151,7 @@ unsafe fn name(name: *const c_char) -> Result<String> {
     }
     // SAFETY: not NULL, and the contract above.
     let text = unsafe { CStr::from_ptr(name) }.to_str().map_err(|_| Error::Invalid)?;
-    if text.is_empty() || text.len() > LONGEST { Err(Error::Invalid) } else { Ok(text.to_owned()) }
+    if text.is_empty() || text.len() > LONGEST { Err(Error::Invalid) } else { registry::copy(text) }
 }
 
 /// Writes the defaults of etslock_table_options.
@@ -184,6 +185,7 @@ pub unsafe extern "C" fn etslock_table_options_init(
 ///            ETSLOCK_ERR_NULL - `out_table` is NULL.
 ///            ETSLOCK_ERR_INVALID - type, access or name is out of range, or reserved is not 0.
 ///            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
 /// Since:     0.1
 ///
 /// # Safety
@@ -200,7 +202,7 @@ pub unsafe extern "C" fn etslock_table_new(
         let options = unsafe { read_sized(options) }?;
         // SAFETY: contract `options`: `name` is NULL or a C string.
         let options = unsafe { options.validate() }?;
-        out.give(Box::new(etslock_table(Live::new(OpenTable::create(options)?))));
+        out.give(memory::boxed(etslock_table(Live::new(OpenTable::create(options)?)?))?);
         Ok(())
     })
 }
@@ -217,6 +219,7 @@ pub unsafe extern "C" fn etslock_table_new(
 /// Errors:    ETSLOCK_NOT_FOUND - no table of this process has the name.
 ///            ETSLOCK_ERR_NULL - `name` or `out_table` is NULL.
 ///            ETSLOCK_ERR_INVALID - the name is empty, past 255 bytes, or not UTF-8.
+///            ETSLOCK_ERR_NO_MEMORY - no memory for a handle that forks can find.
 /// Since:     0.1
 ///
 /// # Safety
@@ -231,7 +234,7 @@ pub unsafe extern "C" fn etslock_table_open(
         let out = unsafe { Out::handle(out_table) }?;
         // SAFETY: contract `name`.
         let name = unsafe { self::name(name) }?;
-        out.give(Box::new(etslock_table(Live::new(OpenTable::open(&name)?))));
+        out.give(memory::boxed(etslock_table(Live::new(OpenTable::open(&name)?)?))?);
         Ok(())
     })
 }
@@ -263,7 +266,7 @@ pub unsafe extern "C" fn etslock_table_free(table: *mut etslock_table) {
 ///
 /// Ownership: key and value are copied.
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -298,7 +301,7 @@ pub unsafe extern "C" fn etslock_table_insert(
 ///
 /// Ownership: key and value are copied.
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_EXISTS - the key has a tuple; nothing changed.
 ///            ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
@@ -399,7 +402,7 @@ pub unsafe extern "C" fn etslock_table_member(
 ///
 /// Ownership: `*out_tuples` is yours until etslock_tuples_free; NULL on failure.
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_NOT_FOUND - the key has no tuple.
 ///            ETSLOCK_ERR_NULL - `table` or `out_tuples` is NULL, or `key` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
@@ -433,7 +436,7 @@ pub unsafe extern "C" fn etslock_table_take(
 /// A key without a tuple is fine, as in ETS: ETSLOCK_OK. It knows nothing of locks (C-9).
 ///
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - `key_len` is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -463,7 +466,7 @@ pub unsafe extern "C" fn etslock_table_delete(
 /// nothing of locks (C-9).
 ///
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_ERR_NULL - `table` is NULL, or `key` or `value` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - a length is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
@@ -497,7 +500,7 @@ pub unsafe extern "C" fn etslock_table_delete_tuple(
 /// knows nothing of locks (C-9).
 ///
 /// Threads:   any thread.
-/// Blocks:    no; takes time in proportion to the number of keys.
+/// Blocks:    as etslock_table_delete; takes time in proportion to the number of keys.
 /// Errors:    ETSLOCK_ERR_NULL - `table` is NULL.
 ///            ETSLOCK_ERR_GUARDED - the table takes writes through a guard only.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the list of keys; nothing is removed.
@@ -520,7 +523,7 @@ pub unsafe extern "C" fn etslock_table_clear(table: *mut etslock_table) -> etslo
 /// gets `initial + add`. On failure nothing changes. It knows nothing of locks (C-9).
 ///
 /// Threads:   any thread.
-/// Blocks:    no.
+/// Blocks:    no; a write of the same key that is being made is waited for.
 /// Errors:    ETSLOCK_ERR_NULL - `table` or `out_value` is NULL, or `key` with a length above 0.
 ///            ETSLOCK_ERR_INVALID - the sum overflows, or `key_len` is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_TYPE - the table is not a set, or the value is not 8 bytes long.

@@ -1,8 +1,12 @@
 //! Tuples: an immutable snapshot of the tuples of a key, as C sees it.
 
+use std::mem;
+
 use super::boundary::brief_or;
 use super::handle::read;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::memory;
+use crate::sync::{Mutex, OnceLock};
 use crate::table::{Snapshot, Tuples};
 
 /// One {key, value}. Never grows.
@@ -26,7 +30,7 @@ pub struct etslock_tuple {
 
 /// A snapshot of the tuples of a key.
 ///
-/// Expect one per lookup, short-lived: it keeps the bytes it shows in memory after the table has
+/// Made by each lookup, and short-lived: it keeps the bytes it shows in memory after the table has
 /// let go of them. It comes from etslock_table_lookup, etslock_table_take, etslock_cursor_next or
 /// etslock_guard_lookup, and lives until etslock_tuples_free, whatever happens to the table, the
 /// cursor or the guard (C-14). It never changes: any number of threads may read it at once. It
@@ -42,42 +46,65 @@ pub struct etslock_tuples {
     /// The view of one tuple.
     one: etslock_tuple,
     /// The view of several.
-    many: Vec<etslock_tuple>,
+    many: Many,
+}
+
+/// WHY: a long one is made when it is looked at. Who looks up a hundred thousand tuples for one of
+/// them, or to count them, or to see whether they have changed, makes the list anyway; who takes them
+/// over to another language does not.
+#[derive(Debug, Default)]
+struct Many {
+    count: usize,
+    /// Room for it, so that a look cannot fail (C-24).
+    room: Mutex<Vec<etslock_tuple>>,
+    view: OnceLock<Vec<etslock_tuple>>,
 }
 
 // SAFETY: the view points into `groups`, which is immutable and itself Send and Sync.
 unsafe impl Send for etslock_tuples {}
-// SAFETY: as above; no method changes anything.
+// SAFETY: as above; the view is made once, by whoever looks first.
 unsafe impl Sync for etslock_tuples {}
 
 impl etslock_tuples {
     pub(super) fn new(groups: Snapshot) -> Result<Box<Self>> {
-        let mut tuples = Box::new(Self { groups, one: etslock_tuple::NONE, many: Vec::new() });
+        /// Up to here the view is made at once.
+        const SHORT: usize = 64;
+        let one = etslock_tuple::NONE;
+        let mut tuples = memory::boxed(Self { groups, one, many: Many::default() })?;
         // Only now the bytes have come to rest.
         match tuples.groups.groups() {
             [only] if only.len() == 1 => tuples.one = etslock_tuple::first_of(only),
             groups => {
-                let mut many = Vec::new();
                 let count = groups.iter().map(Tuples::len).sum();
-                many.try_reserve_exact(count).map_err(|_| Error::NoMemory)?;
-                many.extend(groups.iter().flat_map(etslock_tuple::all_of));
-                tuples.many = many;
+                tuples.many =
+                    Many { count, room: Mutex::new(memory::list(count)?), ..Many::default() };
+                if count <= SHORT {
+                    tuples.view();
+                }
             }
         }
         Ok(tuples)
+    }
+
+    fn view(&self) -> &[etslock_tuple] {
+        self.many.view.get_or_init(|| {
+            let mut view = mem::take(&mut *self.many.room.lock());
+            view.extend(self.groups.groups().iter().flat_map(etslock_tuple::all_of));
+            view
+        })
     }
 
     /// The tuples; NULL if there are none.
     pub(super) fn as_ptr(&self) -> *const etslock_tuple {
         match self.len() {
             0 => std::ptr::null(),
-            1 if self.many.is_empty() => &raw const self.one,
-            _ => self.many.as_ptr(),
+            1 if self.many.count == 0 => &raw const self.one,
+            _ => self.view().as_ptr(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        if self.one.key.is_null() { self.many.len() } else { 1 }
+        if self.one.key.is_null() { self.many.count } else { 1 }
     }
 }
 

@@ -18,7 +18,8 @@ use crate::process::Generation;
 use crate::table::{Snapshot, Tuples};
 use crate::with_lock::{Answer, Callback, acquire, with_lock};
 
-/// What runs while a lock is held; 0 commits its writes, anything else drops them.
+/// What runs while a lock is held; 0 commits its writes, anything else drops them, unless
+/// options.commit_code says otherwise.
 ///
 /// `tuples` are those of the locked keys as of the acquisition, NULL if there are none; for several
 /// keys they are grouped in the order given. `guard` and `tuples` are valid until the callback
@@ -31,6 +32,16 @@ use crate::with_lock::{Answer, Callback, acquire, with_lock};
 /// its guard. The callback's own guard is not its own to end: etslock_guard_release and
 /// etslock_guard_cancel refuse it.
 ///
+/// An internal thread is a citizen of the process (C-22). A callback finds on it what a fresh thread
+/// of the main thread would find: the signals that the main thread blocks, its processors and, as
+/// far as the system lets it, its priority; the floating-point environment of a program that
+/// begins, errno 0, cancellation on and deferred. Signals to the thread reach it, and programs that
+/// it starts can be ended. It finds nothing of the thread that made the internal one start, and
+/// nothing that an earlier callback left, but for one thing: processors and priority that it sets
+/// for its thread are put right before the callback of another calling thread, and when the internal
+/// thread was idle for some milliseconds; a callback of the same caller that comes sooner may find
+/// them. The system may not let a priority be raised: then the thread ends when it is idle.
+///
 /// Time: at the exec deadline the lock goes, not the callback (C-4, C-11). One that works for long
 /// asks etslock_guard_status now and then and returns when that is not ETSLOCK_OK, or asks for more
 /// time with etslock_guard_extend. A callback that never returns costs one thread; it is counted,
@@ -41,7 +52,8 @@ use crate::with_lock::{Answer, Callback, acquire, with_lock};
 ///
 /// Neither an exception nor longjmp may leave it (C-17); etslock.hpp sees to that for C++. On an
 /// internal thread it may end its thread with pthread_exit or by cancellation: the call answers
-/// ETSLOCK_CALLBACK_FAILED. On the calling thread it must not; cancellation is off while it runs.
+/// ETSLOCK_CALLBACK_FAILED; destructors of its thread-specific data are still part of it. On the
+/// calling thread it must not; cancellation is off while it runs.
 ///
 /// From other languages, where the callback is a thunk into a runtime:
 ///
@@ -121,14 +133,14 @@ impl Drop for UserData {
 
 /// A C callback and its data.
 #[derive(Debug)]
-struct CCallback {
+pub(super) struct CCallback {
     callback: etslock_callback,
     user_data: UserData,
 }
 
 /// What the callback is shown.
 #[derive(Debug)]
-enum Shown {
+pub(super) enum Shown {
     Nothing,
     /// WHY: one tuple without a list; most keys have one.
     One(Tuples),
@@ -143,7 +155,7 @@ unsafe impl Sync for CCallback {}
 impl CCallback {
     /// Takes over `user_data`. Comes before everything else that can fail, so that every early
     /// return frees it.
-    fn adopt(
+    pub(super) fn adopt(
         callback: etslock_callback,
         user_data: *mut c_void,
         options: &etslock_options,
@@ -153,7 +165,7 @@ impl CCallback {
         Self { callback, user_data }
     }
 
-    fn checked(self) -> Result<Self> {
+    pub(super) fn checked(self) -> Result<Self> {
         if self.callback.is_some() { Ok(self) } else { Err(Error::Null) }
     }
 }
@@ -192,7 +204,9 @@ impl Callback for CCallback {
 ///
 /// # Safety
 /// `place` is NULL, or writable by this thread alone during the call.
-unsafe fn result_place<'a>(place: *mut etslock_result) -> Option<&'a mut etslock_result> {
+pub(super) unsafe fn result_place<'a>(
+    place: *mut etslock_result,
+) -> Option<&'a mut etslock_result> {
     if !place.is_null() {
         // SAFETY: not NULL, and the contract above.
         unsafe { place.write(etslock_result::EMPTY) };
@@ -202,7 +216,7 @@ unsafe fn result_place<'a>(place: *mut etslock_result) -> Option<&'a mut etslock
 }
 
 /// Writes what the callback left, and says how the call ended.
-fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
+pub(super) fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
     if let Some(out) = out {
         out.code = answer.code;
         if let Some(data) = answer.data.filter(|data| !data.is_empty()) {
@@ -215,11 +229,12 @@ fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
 
 /// Runs `callback` while holding the lock of `key`.
 ///
-/// Waits for the lock, then for the callback. When the callback returns 0 in time, its writes are
-/// published and the status is ETSLOCK_OK; in every other case none of its unpublished writes
-/// happen (C-7). When exec_timeout_ms passes first, the lock is taken back and the call returns,
-/// while the callback runs on with a revoked guard (C-4, C-8, C-11). NULL for `options` means the
-/// defaults; `out_result` may be NULL. Status and callback's code are two things: look at both.
+/// Waits for the lock, then for the callback. When the callback returns 0 in time, or what
+/// options.commit_code says, its writes are published and the status is ETSLOCK_OK; in every other
+/// case none of its unpublished writes happen (C-7). When exec_timeout_ms passes first, the lock is
+/// taken back and the call returns, while the callback runs on with a revoked guard (C-4, C-8, C-11).
+/// NULL for `options` means the defaults; `out_result` may be NULL. Status and callback's code are
+/// two things: look at both.
 ///
 /// Ownership: `user_data` belongs to the library from here on if user_data_free is set, which is
 ///            called exactly once, whatever this returns but ETSLOCK_ERR_STRUCT_SIZE (C-12). `key`
@@ -231,7 +246,7 @@ fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
 /// Errors:    ETSLOCK_WAIT_TIMEOUT - the lock was not free in time; the callback never ran.
 ///            ETSLOCK_STOPPED - options.stop was requested during the wait; the callback never ran.
 ///            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
-///            ETSLOCK_CALLBACK_FAILED - the callback returned non-zero, or ended its thread.
+///            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
 ///            ETSLOCK_REVOKED - the lock was taken away by etslock_lock_table_force_release.
 ///            ETSLOCK_DEADLOCK - the owner holds the key itself, or its holder waits for the owner.
 ///            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -239,7 +254,8 @@ fn answer(out: Option<&mut etslock_result>, answer: Answer) -> Result<()> {
 ///            ETSLOCK_ERR_INVALID - an option is out of range, or `key_len` is past PTRDIFF_MAX.
 ///            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the key, or to publish the writes.
-///            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+///            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback, or no
+///                                    thread-specific key was left by which its end is noticed.
 /// Since:     0.1
 ///
 /// # Safety
@@ -289,7 +305,7 @@ pub unsafe extern "C" fn etslock_with_lock(
 /// Errors:    ETSLOCK_WAIT_TIMEOUT - a lock was not free in time; nothing stays locked.
 ///            ETSLOCK_STOPPED - options.stop was requested during the wait; nothing stays locked.
 ///            ETSLOCK_EXEC_TIMEOUT - the callback outlived its time, or no thread began it in time.
-///            ETSLOCK_CALLBACK_FAILED - the callback returned non-zero, or ended its thread.
+///            ETSLOCK_CALLBACK_FAILED - the callback returned another code, or ended its thread.
 ///            ETSLOCK_REVOKED - one of the locks was taken away.
 ///            ETSLOCK_DEADLOCK - the owner holds a key itself, or its holder waits for the owner.
 ///            ETSLOCK_CLOSED - `table` or the lock table was freed during the wait.
@@ -297,7 +313,8 @@ pub unsafe extern "C" fn etslock_with_lock(
 ///            ETSLOCK_ERR_INVALID - `key_count`, an option, or a key's length is out of range.
 ///            ETSLOCK_ERR_STRUCT_SIZE - wrong struct_size, or an unknown tail that is not zero.
 ///            ETSLOCK_ERR_NO_MEMORY - no memory for the keys, or to publish the writes.
-///            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback.
+///            ETSLOCK_ERR_NO_THREAD - no thread could be started for the callback, or no
+///                                    thread-specific key was left by which its end is noticed.
 /// Since:     0.1
 ///
 /// # Safety
@@ -335,7 +352,8 @@ pub unsafe extern "C" fn etslock_with_locks(
 /// not end with its thread. Past its exec deadline it is late: its writes are refused, and from the
 /// release time on a waiter takes its lock (C-5). The owner is the calling thread unless
 /// options.owner says otherwise, also when another thread uses the guard: a second acquire of the
-/// same key by that owner is ETSLOCK_DEADLOCK (C-13).
+/// same key by that owner is ETSLOCK_DEADLOCK (C-13). With short times a waiter may take the lock
+/// before this returns: ETSLOCK_OK, and the guard is revoked.
 ///
 /// Ownership: `*out_guard` is yours until etslock_guard_release or etslock_guard_cancel, also when
 ///            its lock was lost; NULL on failure. `key` is copied.
@@ -424,6 +442,18 @@ pub unsafe extern "C" fn etslock_acquire_locks(
     })
 }
 
+/// An array of as many keys as a call can take.
+///
+/// # Safety
+/// `keys` is readable for `key_count` elements during the call.
+pub(super) unsafe fn some<'a, T>(keys: *const T, key_count: usize) -> Result<&'a [T]> {
+    if key_count == 0 || key_count > super::options::etslock_limit_code::ETSLOCK_MAX_KEYS as usize {
+        return Err(Error::Invalid);
+    }
+    // SAFETY: the contract above.
+    unsafe { array(keys, key_count) }
+}
+
 /// The keys of a call that takes several.
 ///
 /// # Safety
@@ -432,11 +462,8 @@ pub(super) unsafe fn key_list<'a>(
     keys: *const etslock_key,
     key_count: usize,
 ) -> Result<Vec<&'a [u8]>> {
-    if key_count == 0 || key_count > super::options::etslock_limit_code::ETSLOCK_MAX_KEYS as usize {
-        return Err(Error::Invalid);
-    }
     // SAFETY: the contract above.
-    let keys = unsafe { array(keys, key_count) }?;
+    let keys = unsafe { some(keys, key_count) }?;
     // SAFETY: the contract above.
     error::list(keys.iter().map(|key| unsafe { bytes(key.key, key.key_len) }))
 }

@@ -16,15 +16,16 @@ use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{self, Error, Result};
 use crate::key::{LockId, LockIdRef, LockIds};
 use crate::lock::entry::{EntryRef, Turn};
+use crate::lock::hold::Lost;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
 use crate::lock::locked::{Entries, Locked};
 use crate::lock::queue::{Fate, Waiter, Waker};
-use crate::lock::scope::Scope;
+use crate::lock::scope::{Scope, Scopes};
 use crate::lock::tokens;
 use crate::lock::wait_mode::WaitMode;
 use crate::lock::waits::{Registration, Wait};
-use crate::sync::{Arc, current, park, park_timeout, planted};
+use crate::sync::{Arc, current, park, park_timeout};
 
 /// How often a caller looks before it joins the queue: about as long as an empty section takes.
 const SPINS: u32 = 100;
@@ -35,8 +36,8 @@ pub(crate) struct Request<'a> {
     pub(crate) wait: Timeout,
     pub(crate) queue: WaitMode,
     pub(crate) spin_delay: Duration,
-    /// The handle to the table.
-    pub(crate) scope: &'a Scope,
+    /// The handles to the tables.
+    pub(crate) handles: &'a dyn Scopes,
     /// What ends the wait early.
     pub(crate) stop: Option<&'a Scope>,
 }
@@ -107,7 +108,8 @@ struct Several {
 }
 
 impl Locked {
-    /// Takes the locks of all `ids`: in the end all are held, or none.
+    /// Takes the locks of all `ids`: in the end all are held, or none. `Error::ExecTimeout`: the only
+    /// one was got, and taken away by the clock in the same moment; the hold has a token.
     #[inline(always)]
     pub(crate) fn acquire(&mut self, ids: &LockIds<'_>, request: &Request<'_>) -> Result<()> {
         let Self { lock_table, hold, entries } = self;
@@ -120,7 +122,7 @@ impl Locked {
                     false => Entries::One(lock_table.take(*id, hold, true, now, by, request)?),
                 };
                 if hold.token() == 0 {
-                    return Err(Error::Revoked); // The lock has gone on already.
+                    return Err(self.lost_at_once()); // The lock has gone on already.
                 }
                 entries
             }
@@ -156,7 +158,8 @@ impl Locked {
                     }
                 }
                 if hold.token() == 0 {
-                    return Err(Error::Revoked); // The lock has gone on already.
+                    self.unless_revoked_at_once()?; // The lock has gone on already.
+                    return Ok(Begun::Held);
                 }
             }
             LockIds::Many(ids) => {
@@ -186,8 +189,7 @@ impl Pending {
         let until = lock_table.poll(waiting, several.as_deref_mut(), &mut hold, request);
         let entries = match (until, several) {
             (Ok(Some(until)), _) => return Ok(Progress::Until(until)),
-            (Ok(None), None) if hold.token() == 0 => return Err(Error::Revoked),
-            (Ok(None), None) => Entries::One(Arc::clone(&waiting.entry)),
+            (Ok(None), None) => Entries::One(waiting.entry.clone()),
             (Ok(None), Some(several)) => {
                 Entries::Many(lock_table.open_all(mem::take(&mut several.taken), &hold)?)
             }
@@ -198,6 +200,10 @@ impl Pending {
         };
         let mut locked = Locked::nothing_yet(lock_table.clone(), hold);
         locked.entries = entries;
+        if locked.hold.token() == 0 {
+            locked.unless_revoked_at_once()?;
+            return Ok(Progress::Held(locked));
+        }
         lock_table.count_acquired(locked.len(), locked.hold.thread_id);
         Ok(Progress::Held(locked))
     }
@@ -225,7 +231,7 @@ impl Pending {
 /// The one order that all callers take their locks in (C-18).
 fn in_order<'a>(ids: &[LockIdRef<'a>]) -> Result<Vec<LockIdRef<'a>>> {
     let mut ids = error::list(ids.iter().copied().map(Ok))?;
-    ids.sort_unstable_by_key(|id| id.key);
+    ids.sort_unstable();
     Ok(ids)
 }
 
@@ -233,6 +239,29 @@ fn room_for(locks: usize) -> Result<Vec<EntryRef>> {
     let mut taken = Vec::new();
     taken.try_reserve_exact(locks).map_err(|_| Error::NoMemory)?;
     Ok(taken)
+}
+
+impl Locked {
+    /// The only lock was got, and has gone on already: that is for the guard to say if the clock took
+    /// it.
+    #[cold]
+    fn unless_revoked_at_once(&self) -> Result<()> {
+        match self.lost_at_once() {
+            Error::Revoked => Err(Error::Revoked),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn lost_at_once(&self) -> Error {
+        match self.hold.lost_at_once() {
+            Lost::Revoked => Error::Revoked,
+            Lost::Expired => {
+                self.lock_table.count_acquired(1, self.hold.thread_id);
+                Error::ExecTimeout
+            }
+        }
+    }
 }
 
 impl LockTable {
@@ -303,7 +332,7 @@ impl LockTable {
             drop(waiting.registration.take());
             look?;
             let Some(Several { left, taken }) = several.as_deref_mut() else { return Ok(None) };
-            taken.push(Arc::clone(&waiting.entry));
+            taken.push(waiting.entry.clone());
             let waker = || Ok(waiting.waiter.waker().clone());
             match self.begin_all(left, taken, hold, by, request, waker)? {
                 Some((next, _)) => *waiting = next,
@@ -470,8 +499,11 @@ impl Claim<'_> {
     ) -> Result<Attempt> {
         let (id, lock_table, opens) = (self.id, self.lock_table, self.opens);
         loop {
-            let find = || lock_table.find(id);
-            let Some(entry) = recent.take().or_else(find) else {
+            let known = match recent.take() {
+                Some(entry) => Some(entry),
+                None => lock_table.find(id)?,
+            };
+            let Some(entry) = known else {
                 if let Some(entry) = lock_table.list(id, self.hold, opens, now)? {
                     return Ok(Attempt::Taken(entry));
                 }
@@ -610,7 +642,7 @@ impl Claim<'_> {
             if self.by.is_past(now) {
                 return Err(Error::WaitTimeout);
             }
-            if !Arc::ptr_eq(&busy, &entry) {
+            if !busy.ptr_eq(&entry) {
                 drop(registration.take());
                 registration = Some(self.register(&busy, &waiter)?);
                 entry = busy;
@@ -627,19 +659,29 @@ impl Claim<'_> {
         Arc::new(Waiter::new(hold, self.opens, self.strict, self.by, waker.clone()))
     }
 
+    /// All that the wait ends with, if it is closed.
+    fn each_scope(&self, look: &mut dyn FnMut(&Scope)) {
+        look(self.lock_table.scope());
+        self.request.handles.each(look);
+        self.request.stop.into_iter().for_each(look);
+    }
+
     fn register(&self, entry: &EntryRef, waiter: &Arc<Waiter>) -> Result<Registration> {
-        let lock_table_scope = self.lock_table.scope();
-        let Request { scope, stop, .. } = self.request;
-        let registration = Registration::new(Wait {
+        let wait = Wait {
             waiter: Arc::clone(waiter),
-            entry: Arc::clone(entry),
+            entry: entry.clone(),
             lock_table: self.lock_table.clone(),
-            scopes: [scope.id(), lock_table_scope.id(), stop.map_or(0, Scope::id)],
-        })?;
-        for scope in [Some(*scope), Some(lock_table_scope), *stop].into_iter().flatten() {
-            if scope.is_closed() && !planted("wait without looking") {
-                return Err(scope.ends_with());
+            polls: self.request.queue == WaitMode::Polling,
+        };
+        let registration = Registration::new(wait, &|look| self.each_scope(look))?;
+        let mut closed = None;
+        self.each_scope(&mut |scope| {
+            if scope.is_closed() && closed.is_none() {
+                closed = Some(scope.ends_with());
             }
+        });
+        if let Some(closed) = closed {
+            return Err(closed);
         }
         if !self.hold.is_in_force() {
             return Err(Error::Revoked);
@@ -653,6 +695,18 @@ fn sleep(deadline: Deadline, now: Moment) {
     match deadline.remaining(now) {
         Some(left) => park_timeout(left),
         None => park(),
+    }
+}
+
+/// A handle to nothing.
+#[cfg(test)]
+#[derive(Debug)]
+struct Handle(Scope);
+
+#[cfg(test)]
+impl Scopes for Handle {
+    fn each(&self, look: &mut dyn FnMut(&Scope)) {
+        look(&self.0);
     }
 }
 
@@ -677,10 +731,10 @@ mod model {
         let mut hold = HoldRef::new(|| Hold::new(never, never, OwnerId::None, false, 0));
         hold.get_mut().unwrap().set_only(id());
         let mut locked = Locked::nothing_yet(lock_table.clone(), hold);
-        let scope = &Scope::new();
+        let handles = &Handle(Scope::new());
         let spin_delay = Duration::ZERO;
         let queue = WaitMode::Fifo;
-        let request = Request { wait: never, queue, spin_delay, scope, stop: None };
+        let request = Request { wait: never, queue, spin_delay, handles, stop: None };
         locked.acquire(&LockIds::One(id().by_ref()), &request).map(|()| locked)
     }
 
@@ -705,8 +759,164 @@ mod model {
             lock_table.close();
             assert_eq!(waiter.join().unwrap(), Err(Error::Closed));
             release(holder);
-            assert!(lock_table.locks(None).is_empty(), "still locked");
+            assert!(lock_table.locks(None).unwrap().is_empty(), "still locked");
             assert_eq!(waits::waiting(lock_table.scope()), 0, "still registered");
         });
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::key::{Key, LockId};
+    use crate::lock::hold::{Hold, Verdict};
+    use crate::lock::index::Seen;
+    use crate::lock::owner::OwnerId;
+
+    fn id(key: &[u8]) -> LockId {
+        LockId { table: 1, key: Key::new(key).expect("a short key") }
+    }
+
+    fn nothing_yet(lock_table: &LockTable, only: Option<LockId>) -> Locked {
+        nothing_yet_of(OwnerId::None, lock_table, only)
+    }
+
+    fn nothing_yet_of(owner: OwnerId, lock_table: &LockTable, only: Option<LockId>) -> Locked {
+        let never = Timeout::INFINITE;
+        let mut hold = HoldRef::new(|| Hold::new(never, never, owner, false, 0));
+        if let Some(id) = only {
+            hold.get_mut().expect("a new hold").set_only(id);
+        }
+        Locked::nothing_yet(lock_table.clone(), hold)
+    }
+
+    fn acquire(locked: &mut Locked, ids: &LockIds<'_>, queue: WaitMode) -> Result<()> {
+        let (wait, handles) = (Timeout::millis(100), &Handle(Scope::new()));
+        let spin_delay = Duration::ZERO;
+        locked.acquire(ids, &Request { wait, queue, spin_delay, handles, stop: None })
+    }
+
+    fn acquire_one(lock_table: &LockTable, key: &[u8], queue: WaitMode) -> Result<Locked> {
+        let id = id(key);
+        let mut locked = nothing_yet(lock_table, Some(id.clone()));
+        acquire(&mut locked, &LockIds::One(id.by_ref()), queue).map(|()| locked)
+    }
+
+    /// C-3: one who insists on the order of arrival passes nobody, not even a head that has been woken
+    /// and sleeps on.
+    #[test]
+    fn who_wants_the_strict_order_does_not_look_for_a_gap() {
+        let lock_table = LockTable::new();
+        let mut locked = acquire_one(&lock_table, b"k", WaitMode::Fair).unwrap();
+        let entry = lock_table.find(id(b"k").by_ref()).unwrap().expect("it is held");
+        let head = nothing_yet(&lock_table, Some(id(b"k")));
+        let waker = Waker::Thread(current());
+        let head = Waiter::new(head.hold().clone(), true, false, Deadline::NEVER, waker);
+        let head = Arc::new(head);
+        let long_after_all = Moment::from_bits(1 << 60);
+        let (turn, _) = entry.join(&head, long_after_all);
+        assert!(matches!(turn, Turn::Busy { .. }));
+        locked.hold().end().unwrap();
+        locked.release_for_good();
+        assert!(entry.looks_free(), "and its head does not look");
+        let late = acquire_one(&lock_table, b"k", WaitMode::Fifo);
+        assert_eq!(late.map(drop), Err(Error::WaitTimeout));
+        assert!(head.fate() == Fate::Waiting && entry.looks_free());
+    }
+
+    /// C-18: force can strike a holder of some keys before anybody knows that it waits for more.
+    #[test]
+    fn who_was_revoked_before_it_came_to_wait_does_not_wait() {
+        let lock_table = LockTable::new();
+        let _held = acquire_one(&lock_table, b"k", WaitMode::Fair).unwrap();
+        for queue in [WaitMode::Fair, WaitMode::Fifo, WaitMode::Polling] {
+            let mut locked = nothing_yet(&lock_table, None);
+            assert_eq!(locked.hold().revoke(), Verdict::Taken);
+            let [free, held] = [id(b"free"), id(b"k")];
+            let ids = LockIds::Many(vec![free.by_ref(), held.by_ref()]);
+            assert_eq!(acquire(&mut locked, &ids, queue), Err(Error::Revoked), "{queue:?}");
+            assert!(lock_table.locks(None).unwrap().len() == 1, "the free key is free");
+        }
+        let mut locked = nothing_yet(&lock_table, None);
+        assert_eq!(locked.hold().revoke(), Verdict::Taken);
+        let [one, two] = [id(b"free"), id(b"free too")];
+        let ids = LockIds::Many(vec![one.by_ref(), two.by_ref()]);
+        assert_eq!(acquire(&mut locked, &ids, WaitMode::Fair), Err(Error::Revoked));
+        for key in [&b"free"[..], b"free too"] {
+            assert!(acquire_one(&lock_table, key, WaitMode::Fair).is_ok(), "it is free");
+        }
+    }
+
+    /// C-18: a call that does not get all of its keys leaves none of them locked.
+    #[test]
+    fn who_does_not_get_all_holds_none() {
+        let lock_table = LockTable::new();
+        let keys = [&b"a"[..], b"b", b"c"];
+        for held in keys {
+            let holder = acquire_one(&lock_table, held, WaitMode::Fair).unwrap();
+            let ids = keys.map(id);
+            let ids = LockIds::Many(ids.iter().map(LockId::by_ref).collect());
+            let mut all = nothing_yet(&lock_table, None);
+            assert_eq!(acquire(&mut all, &ids, WaitMode::Fair), Err(Error::WaitTimeout));
+            for key in keys.iter().filter(|key| **key != held) {
+                let mut one = acquire_one(&lock_table, key, WaitMode::Fair).expect("it is free");
+                one.hold().end().unwrap();
+                one.release_for_good();
+            }
+            holder.hold().end().unwrap();
+            holder.release();
+        }
+    }
+
+    /// C-15: what a thread keeps for its next call is little, and goes with the thread.
+    #[test]
+    fn idle_entries_are_few_and_go_with_their_thread() {
+        const TABLE: u64 = u64::MAX;
+        let lock_table = LockTable::default_of_process();
+        let listed = || {
+            let mut count = 0;
+            let counted = lock_table.visit(|seen| {
+                let id = match &seen {
+                    Seen::Sole(hold) => hold.id(),
+                    Seen::Node(entry) => Some(entry.id()),
+                };
+                count += usize::from(id.is_some_and(|id| id.table == TABLE));
+                Ok(())
+            });
+            counted.map(|()| count).unwrap()
+        };
+        std::thread::scope(|scope| {
+            let visitor = scope.spawn(|| {
+                for number in 0..100_u32 {
+                    let id = LockId { table: TABLE, ..id(&number.to_ne_bytes()) };
+                    let mut locked = nothing_yet(&lock_table, Some(id.clone()));
+                    acquire(&mut locked, &LockIds::One(id.by_ref()), WaitMode::Fair).unwrap();
+                    let entry = lock_table.find(id.by_ref()).unwrap();
+                    assert!(entry.is_some(), "looked at: it has an entry");
+                    locked.hold().end().unwrap();
+                    locked.release_for_good();
+                }
+                listed()
+            });
+            let kept = visitor.join().unwrap();
+            assert!((1..=8).contains(&kept), "{kept} idle entries");
+        });
+        assert_eq!(listed(), 0);
+    }
+
+    /// C-13: an owner waits for a lock that it was robbed of, and that nobody has freed yet.
+    #[test]
+    fn who_was_revoked_holds_nothing_back() {
+        let lock_table = LockTable::new();
+        let [mut before, mut again] =
+            [(); 2].map(|()| nothing_yet_of(OwnerId::Logical(7), &lock_table, Some(id(b"k"))));
+        let wanted = id(b"k");
+        let ids = LockIds::One(wanted.by_ref());
+        acquire(&mut before, &ids, WaitMode::Fair).unwrap();
+        assert_eq!(acquire(&mut again, &ids, WaitMode::Fair), Err(Error::Deadlock));
+        assert_eq!(before.hold().revoke(), Verdict::Taken);
+        assert_eq!(acquire(&mut again, &ids, WaitMode::Fair), Err(Error::WaitTimeout));
+        before.release();
+        acquire(&mut again, &ids, WaitMode::Fair).unwrap();
     }
 }

@@ -13,14 +13,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::lock::hold::Hold;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::owner::{Owner, OwnerId};
+use crate::process::Remembered;
 
 /// Whom a thread stands in for.
 struct Here {
     /// A number that no other thread of this process ever has; 0 before it is drawn. WHY: not the
     /// system's, which are used again.
     thread: Cell<u64>,
-    /// The thread, as the system numbers it; 0 before it was asked.
-    system_id: Cell<u64>,
+    /// The thread, as the system numbers it.
+    system_id: Remembered<u64>,
     /// The hold of the call whose callback runs here, or null.
     call: Cell<*const Hold>,
 }
@@ -28,7 +29,11 @@ struct Here {
 thread_local! {
     /// Never destroyed, so that a thread keeps its number to its very end.
     static HERE: Here = const {
-        Here { thread: Cell::new(0), system_id: Cell::new(0), call: Cell::new(ptr::null()) }
+        Here {
+            thread: Cell::new(0),
+            system_id: Remembered::nothing(),
+            call: Cell::new(ptr::null()),
+        }
     };
 }
 
@@ -37,9 +42,34 @@ pub(crate) fn thread_number() -> u64 {
     HERE.with(Here::number)
 }
 
+/// Whom a thread stands in for, to be handed to another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    thread: u64,
+    system_id: u64,
+    call: *const Hold,
+}
+
+/// Whom this thread stands in for.
+pub(crate) fn identity() -> Identity {
+    HERE.with(|here| Identity {
+        thread: here.number(),
+        system_id: here.system_id(),
+        call: here.call.get(),
+    })
+}
+
 /// From here on this thread waits and holds in the name of another.
-pub(crate) fn set_thread_number(number: u64) {
-    HERE.with(|here| here.thread.set(number));
+///
+/// # Safety
+/// The other thread does nothing else until this one ends: the call whose callback it runs, if any,
+/// runs as long.
+pub(crate) unsafe fn assume_identity(identity: Identity) {
+    HERE.with(|here| {
+        here.thread.set(identity.thread);
+        here.system_id.set(identity.system_id);
+        here.call.set(identity.call);
+    });
 }
 
 /// Runs `body` as the callback of the call that has `hold`.
@@ -91,16 +121,13 @@ impl Here {
 
     #[inline]
     fn system_id(&self) -> u64 {
-        if self.system_id.get() == 0 {
-            self.ask_system_id();
-        }
-        self.system_id.get()
+        self.system_id.get(Self::ask_system_id)
     }
 
     #[cold]
-    fn ask_system_id(&self) {
+    fn ask_system_id() -> u64 {
         // SAFETY: a plain system call that cannot fail.
-        self.system_id.set(unsafe { libc::syscall(libc::SYS_gettid) } as u64);
+        unsafe { libc::syscall(libc::SYS_gettid) as u64 }
     }
 
     #[inline(always)] // See `with_lock::empty_handed`.

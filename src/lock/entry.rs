@@ -22,7 +22,9 @@
 //! I4. A dead entry is never taken; whoever meets one looks the key up again.
 //! I5. What a change owes to others (wake-ups of waiters, other locks to free) is paid after the
 //!     mutex is let go.
-//! I6. Nobody is granted the lock, or woken to take it, after the end of its wait (C-2).
+//! I6. While there is a queue, whoever became the holder meanwhile is counted as awaited: it is not
+//!     known to those who look for deadlocks otherwise (`waits`).
+//! I7. Nobody is granted the lock, or woken to take it, after the end of its wait (C-2).
 //!
 //! A pending acquire is a waiter like any other: the head is woken to take a free lock, so that a
 //! busy event loop does not keep it from everybody else, and is handed it once it was head for long
@@ -36,15 +38,16 @@ use crate::clock::{Deadline, Moment};
 use crate::key::{LockId, LockIdRef};
 use crate::lock::hold::Verdict;
 use crate::lock::hold_ref::HoldRef;
-use crate::lock::holder::{Found, GaveBack, Holder};
+use crate::lock::holder::{Found, GaveBack, Holder, Parting};
+use crate::lock::index::{Listed, NodeRef};
+use crate::lock::owner::Awaited;
 use crate::lock::queue::{Fate, Queue, Waiter};
-use crate::lock::reclaim::{Listed, Node};
 use crate::lock::tokens;
+use crate::sync::Arc;
 use crate::sync::machine::{Mutex, MutexGuard};
-use crate::sync::{Arc, planted};
 
 /// A shared reference to an entry, which keeps it in memory, though not in the index.
-pub(crate) type EntryRef = Arc<Node<Entry>>;
+pub(crate) type EntryRef = NodeRef<Entry>;
 
 /// The lock of one key.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ pub(super) struct State {
     holder: Option<HoldRef>,
     queue: Queue,
     dead: bool,
+    /// That the holder came while others waited (I6).
+    awaited: Awaited,
 }
 
 /// The state of an entry whose word is claimed. Dropping it settles the word.
@@ -84,6 +89,9 @@ impl DerefMut for Claimed<'_> {
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
+        if self.queue.is_empty() {
+            self.awaited.clear();
+        }
         if self.dead {
             self.word.die();
         } else if self.queue.is_empty() {
@@ -105,7 +113,27 @@ impl Listed for Entry {
     }
 
     fn is(&self, id: LockIdRef<'_>) -> bool {
-        self.id.is(id) && !self.word.is_dead()
+        self.id.is(id) && !self.is_dead()
+    }
+
+    fn is_dead(&self) -> bool {
+        self.word.is_dead()
+    }
+
+    fn sole_is(hold: &HoldRef, id: LockIdRef<'_>) -> bool {
+        hold.id().is_some_and(|own| own.is(id))
+    }
+
+    fn hash_of(id: LockIdRef<'_>, number: u32) -> u64 {
+        id.hash_number(number)
+    }
+
+    fn hash(&self, number: u32) -> u64 {
+        self.id.by_ref().hash_number(number)
+    }
+
+    fn sole_hash(hold: &HoldRef, number: u32) -> u64 {
+        hold.id().map_or(0, |id| id.by_ref().hash_number(number))
     }
 }
 
@@ -127,7 +155,7 @@ pub(super) struct Deferred {
     wake: Option<Arc<Waiter>>,
     watch: Option<Arc<Waiter>>,
     deputy: Option<Arc<Waiter>>,
-    /// Those whose turn came too late (I6).
+    /// Those whose turn came too late (I7).
     overdue: Vec<Arc<Waiter>>,
     /// A hold that lost this lock, and must lose its others.
     pub(super) expired: Option<HoldRef>,
@@ -322,9 +350,7 @@ impl Entry {
         if waiter.fate() != Fate::Waiting {
             return (false, deferred);
         }
-        if !planted("left in the queue") {
-            state.queue.remove(waiter, now);
-        }
+        state.queue.remove(waiter, now);
         waiter.decide(fate);
         self.after_leaving(&mut state, now, &mut deferred);
         (true, deferred)
@@ -358,12 +384,14 @@ impl Entry {
     /// Nobody keeps the entry any more: it dies if it is idle.
     pub(super) fn evict(&self) -> Deferred {
         let mut deferred = Deferred::default();
-        if self.word.die_if_free() {
-            deferred.died = true;
-        } else if self.word.is_claimed() {
-            let mut state = self.lock();
-            if state.holder.is_none() && state.queue.is_empty() && !state.dead {
-                state.die(&mut deferred);
+        match self.word.die_if_free() {
+            Parting::Died => deferred.died = true,
+            Parting::InUse => {}
+            Parting::Claimed => {
+                let mut state = self.lock();
+                if state.holder.is_none() && state.queue.is_empty() && !state.dead {
+                    state.die(&mut deferred);
+                }
             }
         }
         deferred
@@ -389,6 +417,9 @@ impl Entry {
             holder.release_time().is_past(now) && holder.expire_overdue(now) == Verdict::Taken
         };
         deferred.expired = state.holder.take_if(|holder| overdue(holder));
+        if let Some(expired) = &deferred.expired {
+            expired.set_token_of_expired(|| tokens::draw(self.id.hash()));
+        }
     }
 
     /// The lock is free and there are waiters: hands it to the head, or wakes the head to take it.
@@ -399,7 +430,7 @@ impl Entry {
             return;
         }
         if !state.queue.must_hand_over(now) {
-            deferred.wake = state.queue.head().filter(|_| !planted("no wake-up")).cloned();
+            deferred.wake = state.queue.head().cloned();
             deferred.deputy = state.queue.deputy().cloned();
             return;
         }
@@ -412,7 +443,7 @@ impl Entry {
         }
     }
 
-    /// The lock is free: those at the head of the queue whose time is over have waited in vain (I6).
+    /// The lock is free: those at the head of the queue whose time is over have waited in vain (I7).
     fn drop_overdue(&self, state: &mut State, now: Moment, deferred: &mut Deferred) {
         while let Some(overdue) = state.queue.pop_overdue(now) {
             overdue.decide(Fate::TimedOut);
@@ -434,6 +465,9 @@ impl Entry {
             self.open(hold, now);
         }
         state.holder = Some(hold.clone());
+        if !state.queue.is_empty() {
+            state.awaited.set(hold.place().map(|place| place.root));
+        }
     }
 
     /// Keeps I3.
@@ -475,13 +509,209 @@ fn next_look(state: &State, now: Moment) -> Deadline {
 /// How long to leave a commit that is under way at the release time before looking again.
 const COMMIT_GRACE: crate::clock::Timeout = crate::clock::Timeout::millis(1);
 
+/// What a change of a lock owes to others, step by step.
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::clock::Timeout;
+    use crate::key::Key;
+    use crate::lock::hold::Hold;
+    use crate::lock::owner::OwnerId;
+    use crate::lock::queue::Waker;
+    use crate::sync::current;
+
+    /// Later than the clock that a release reads: so nobody has been head for long by then.
+    const NOW: Moment = Moment::from_bits(1 << 60);
+
+    fn after(millis: u32) -> Moment {
+        Moment::from_bits(NOW.after(Timeout::millis(millis)).as_bits())
+    }
+
+    fn hold(exec: Timeout) -> HoldRef {
+        HoldRef::new(|| Hold::new(exec, Timeout::millis(0), OwnerId::None, false, 0))
+    }
+
+    /// A lock that is held for 10 ms, or for ever.
+    fn held_for(exec: Timeout) -> (Entry, HoldRef) {
+        let id = LockId { table: 1, key: Key::new(b"k").expect("a short key") };
+        let mut holder = hold(exec);
+        let entry = Entry::held_by(id, holder.clone_mut());
+        entry.open(&holder, NOW);
+        (entry, holder)
+    }
+
+    const TEN: Timeout = Timeout::millis(10);
+
+    fn waiter(strict: bool) -> Arc<Waiter> {
+        let waker = Waker::Thread(current());
+        Arc::new(Waiter::new(hold(TEN), true, strict, Deadline::NEVER, waker))
+    }
+
+    fn join(entry: &Entry, strict: bool, now: Moment) -> Arc<Waiter> {
+        let waiter = waiter(strict);
+        let (turn, _) = entry.join(&waiter, now);
+        assert!(matches!(turn, Turn::Busy { .. }));
+        waiter
+    }
+
+    fn is(given: &Option<Arc<Waiter>>, waiter: &Arc<Waiter>) -> bool {
+        given.as_ref().is_some_and(|given| Arc::ptr_eq(given, waiter))
+    }
+
+    fn holds(entry: &Entry, waiter: &Waiter) -> bool {
+        entry.holder().is_some_and(|(holder, _)| holder.is(&waiter.hold))
+    }
+
+    /// C-3: whoever insists on the order of arrival keeps to it himself.
+    #[test]
+    fn a_strict_newcomer_passes_nobody() {
+        let (entry, holder) = held_for(TEN);
+        let head = join(&entry, false, NOW);
+        let deferred = entry.release(&holder);
+        assert!(is(&deferred.wake, &head) && entry.holder().is_none(), "woken, to take it");
+        let (turn, deferred) = entry.arrive(&hold(TEN), true, true, NOW);
+        assert!(matches!(turn, Turn::Busy { .. }));
+        assert!(is(&deferred.wake, &head) && entry.looks_free());
+        let (turn, _) = entry.arrive(&hold(TEN), true, false, NOW);
+        assert_eq!(turn, Turn::Taken, "others may");
+    }
+
+    /// C-3: nor does anybody pass a strict waiter, while the lock is vacant.
+    #[test]
+    fn a_newcomer_does_not_pass_strict_waiters_while_the_lock_is_vacant() {
+        let (entry, holder) = held_for(TEN);
+        let head = join(&entry, false, NOW);
+        let _ = entry.release(&holder);
+        let _strict = join(&entry, true, NOW);
+        assert!(entry.holder().is_none(), "the head was woken, and has not come yet");
+        let (turn, deferred) = entry.arrive(&hold(TEN), true, false, NOW);
+        assert!(matches!(turn, Turn::Busy { .. }));
+        assert!(is(&deferred.wake, &head) && holds(&entry, &head));
+    }
+
+    /// C-3: nor is a strict waiter passed by one who comes to take an overdue lock away.
+    #[test]
+    fn a_newcomer_does_not_pass_strict_waiters_at_the_release_time() {
+        let (entry, _holder) = held_for(TEN);
+        let head = join(&entry, true, NOW);
+        let (turn, deferred) = entry.arrive(&hold(TEN), true, false, after(10));
+        assert!(matches!(turn, Turn::Busy { .. }) && deferred.expired.is_some());
+        assert!(is(&deferred.wake, &head) && holds(&entry, &head));
+        assert_eq!(head.fate(), Fate::Granted);
+    }
+
+    /// C-3: nor is a head that has waited for two milliseconds.
+    #[test]
+    fn a_newcomer_does_not_pass_a_head_that_has_a_right_to_the_lock() {
+        let (entry, _holder) = held_for(TEN);
+        let head = join(&entry, false, NOW);
+        let (turn, _) = entry.arrive(&hold(TEN), true, false, after(10));
+        assert!(matches!(turn, Turn::Busy { .. }) && holds(&entry, &head));
+    }
+
+    /// C-6: who has lost the lock frees nothing of its successor's.
+    #[test]
+    fn a_stale_release_changes_nothing() {
+        let (entry, mut holder) = held_for(TEN);
+        let [first, _second] = [true, true].map(|strict| join(&entry, strict, NOW));
+        let (turn, deferred) = entry.look(&first, after(10));
+        assert!(turn == Turn::Taken && deferred.expired.is_some());
+        let deferred = entry.release(&holder);
+        assert!(deferred.wake.is_none() && !deferred.idle && holds(&entry, &first));
+        assert!(!entry.give_back(&mut holder) && holds(&entry, &first));
+    }
+
+    /// A hold that was opened ahead, and did not get the lock, waits for it like any other.
+    #[test]
+    fn what_did_not_get_the_lock_has_not_opened() {
+        let hold = hold(TEN);
+        hold.open_ahead(NOW);
+        opened_ahead(0, &hold, false);
+        assert!(!hold.is_open() && hold.token() == 0);
+        assert!(hold.open(NOW, 1) && hold.token() == 1);
+    }
+
+    /// I3: a head that sleeps for ever behind a holder without an end is told of one that has one.
+    #[test]
+    fn a_new_holder_is_watched() {
+        // Handed over.
+        let (entry, holder) = held_for(Timeout::INFINITE);
+        let [first, second] = [true, true].map(|strict| join(&entry, strict, NOW));
+        let deferred = entry.release(&holder);
+        assert!(holds(&entry, &first) && is(&deferred.watch, &second));
+
+        // Taken by the head that was woken.
+        let (entry, holder) = held_for(Timeout::INFINITE);
+        let [first, second] = [false, false].map(|strict| join(&entry, strict, NOW));
+        let _ = entry.release(&holder);
+        let (turn, deferred) = entry.look(&first, NOW);
+        assert!(turn == Turn::Taken && is(&deferred.watch, &second));
+
+        // Taken by one who was faster.
+        let (entry, holder) = held_for(Timeout::INFINITE);
+        let head = join(&entry, false, NOW);
+        let _ = entry.release(&holder);
+        let (turn, deferred) = entry.arrive(&hold(TEN), true, false, NOW);
+        assert!(turn == Turn::Taken && is(&deferred.watch, &head));
+    }
+
+    /// I3: so is the next of a head that leaves.
+    #[test]
+    fn a_new_head_watches() {
+        let (entry, _holder) = held_for(TEN);
+        let [first, second] = [false, false].map(|strict| join(&entry, strict, NOW));
+        let _ = entry.look(&second, NOW);
+        assert_eq!(second.wakes_at(), Deadline::NEVER, "it is not its turn to watch");
+        let (left, deferred) = entry.leave(&first, Fate::Left, NOW);
+        assert!(left && is(&deferred.watch, &second));
+    }
+
+    /// I3: and a head whose holder has a deadline only now.
+    #[test]
+    fn a_holder_that_opens_late_is_watched() {
+        let id = LockId { table: 1, key: Key::new(b"k").unwrap() };
+        let mut holder = hold(TEN);
+        let entry = Entry::held_by(id, holder.clone_mut());
+        let head = join(&entry, false, NOW);
+        assert_eq!(head.wakes_at(), Deadline::NEVER);
+        assert!(holder.open(NOW, 1));
+        assert!(is(&entry.holder_opened().watch, &head));
+    }
+
+    /// I4: what is dead stays so, and is nobody's.
+    #[test]
+    fn a_dead_entry_is_never_taken() {
+        let (entry, mut holder) = held_for(TEN);
+        assert!(entry.give_back(&mut holder));
+        assert!(entry.evict().died);
+        assert!(!entry.evict().died, "once");
+        let mut late = hold(TEN);
+        assert!(!entry.take(&mut late, true, NOW));
+        assert_eq!(entry.arrive(&late, true, false, NOW).0, Turn::Dead);
+        assert_eq!(entry.join(&waiter(true), NOW).0, Turn::Dead);
+        assert!(late.give_up(), "it has not opened");
+    }
+
+    /// An entry whose last waiter leaves while nobody holds it dies; one that is held lives on.
+    #[test]
+    fn the_last_to_leave_a_free_lock_ends_it() {
+        let (entry, holder) = held_for(TEN);
+        let head = join(&entry, false, NOW);
+        assert!(!entry.evict().died, "held");
+        let _ = entry.release(&holder);
+        assert!(!entry.evict().died, "waited for");
+        let (left, deferred) = entry.leave(&head, Fate::Left, NOW);
+        assert!(left && deferred.died);
+    }
+}
+
 /// Models: every interleaving of those who want the lock of one key.
 #[cfg(all(test, loom))]
 mod model {
     use super::*;
     use crate::clock::Timeout;
     use crate::key::Key;
-    use crate::lock::hold::{Gate, Hold};
+    use crate::lock::hold::{Gate, Hold, Lost};
     use crate::lock::owner::OwnerId;
     use crate::lock::queue::Waker;
     use crate::sync::{current, park};
@@ -603,7 +833,8 @@ mod model {
         fn assert_at_rest(&self, writes: usize) {
             assert_eq!(self.row.load(Relaxed), writes, "a write was lost");
             assert!(self.entry.holder().is_none(), "still held");
-            assert!(self.deaths.load(Relaxed) <= 1, "an entry dies once");
+            // Nobody keeps it: whoever gave it back has evicted it.
+            assert_eq!(self.deaths.load(Relaxed), 1, "an idle entry dies, and once");
         }
     }
 
@@ -633,6 +864,43 @@ mod model {
             let held = usize::from(scene.commit(&hold));
             let writes = held + caller.join().unwrap();
             scene.assert_at_rest(writes);
+        });
+    }
+
+    /// One who looks who holds it, beside a holder that gives it back: who looks evicts nothing, so
+    /// the holder must.
+    #[test]
+    fn an_idle_entry_dies_whoever_looks_at_it() {
+        check(2, |scene, hold| {
+            let looker = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || drop(scene.entry.holder()))
+            };
+            assert!(!scene.entry.evict().died, "it is held");
+            let held = usize::from(scene.commit(&hold));
+            looker.join().unwrap();
+            scene.assert_at_rest(held);
+        });
+    }
+
+    /// A holder gives the lock back under the mutex; one who takes it by the word alone sees all that
+    /// was done before.
+    #[test]
+    fn what_was_given_back_under_the_mutex_is_seen_by_the_word() {
+        loom::model(|| {
+            let (scene, hold) = scene(false);
+            let next = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || {
+                    let mut hold = super::model::hold();
+                    if scene.entry.take(&mut hold, true, NOW) {
+                        assert_eq!(scene.row.load(Relaxed), 1);
+                    }
+                })
+            };
+            scene.row.store(1, Relaxed);
+            scene.entry.release_claimed(&hold, &mut Deferred::default());
+            next.join().unwrap();
         });
     }
 
@@ -705,6 +973,37 @@ mod model {
             }
             let writes = held + heir.join().unwrap();
             scene.assert_at_rest(writes);
+        });
+    }
+
+    /// The clock takes the lock away from one who has not drawn a token yet: it has one all the same,
+    /// below that of its heir (I6 of `hold`).
+    #[test]
+    fn a_lock_is_lost_before_its_token_is_drawn() {
+        check(2, |scene, before| {
+            assert!(before.end().is_ok());
+            let _stays_idle = scene.entry.release(&before);
+            let taker = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || {
+                    let mut hold = super::model::hold();
+                    if !scene.entry.take(&mut hold, true, NOW) {
+                        return None;
+                    }
+                    if hold.token() == 0 {
+                        assert_eq!(hold.lost_at_once(), Lost::Expired);
+                    }
+                    assert_ne!(hold.token(), 0);
+                    Some(hold)
+                })
+            };
+            let heir = super::model::hold();
+            let (turn, deferred) = scene.entry.arrive(&heir, true, false, late());
+            scene.carry_out(deferred);
+            if let (Some(taker), Turn::Taken) = (taker.join().unwrap(), turn) {
+                assert!(!taker.is_in_force());
+                assert!(taker.token() < heir.token());
+            }
         });
     }
 }

@@ -25,19 +25,20 @@
 //!     unless the taker of a free lock opened it ahead (I6).
 //! I6. A taker opens its hold before it has the lock only while nobody else knows the hold. Its
 //!     token, drawn when it has the lock, counts only if the hold is in force afterwards: then no
-//!     successor has drawn before.
+//!     successor has drawn before. If the clock took the lock away before that, whoever did so has
+//!     drawn a token for it first, before any for a successor.
 
 use crate::clock::{Deadline, Moment, Timeout};
 use crate::error::{Error, Result};
 use crate::key::LockId;
-use crate::lock::owner::{Call, OwnerId};
+use crate::lock::owner::{self, Call, OwnerId, Place};
 use crate::process::Generation;
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
     fence,
 };
-use crate::sync::{Arc, Mutex, OnceLock, Thread, planted};
+use crate::sync::{Arc, Mutex, OnceLock, Thread, nap};
 
 const TAKING: u64 = 0;
 const OPEN: u64 = 1;
@@ -68,6 +69,15 @@ impl Word {
 
     fn with(self, state: u64) -> Self {
         Self(self.0 & !STATE | state)
+    }
+
+    fn standing(self, now: Moment) -> Standing {
+        match self.state() {
+            EXPIRED => Standing::Lost(Lost::Expired),
+            REVOKED => Standing::Lost(Lost::Revoked),
+            _ if self.deadline().is_past(now) => Standing::Late,
+            _ => Standing::Live,
+        }
     }
 }
 
@@ -220,8 +230,33 @@ impl Hold {
     /// Taker: the token it drew with the lock that it got after `open_ahead`. It stays without one if
     /// it has lost the lock meanwhile (I6).
     pub(super) fn set_token(&self, token: u64) {
-        if self.is_in_force() || planted("token without looking") {
+        if self.is_in_force() {
             self.token.store(token, Relaxed); // ORDERING: for this thread, or with a hand-over.
+        }
+    }
+
+    /// Whoever took it away by the clock, before the next holder draws: a token for it, if its taker
+    /// has none yet (I6).
+    #[inline]
+    pub(super) fn set_token_of_expired(&self, draw: impl FnOnce() -> u64) {
+        if self.token() == 0 {
+            // ORDERING: pairs with `lost_at_once`. If the taker's own comes in between, it was drawn
+            // before any successor's too, and stays.
+            let _ = self.token.compare_exchange(0, draw(), Release, Relaxed);
+        }
+    }
+
+    /// Taker, after `set_token`: it is without a token, so the lock is lost already. Who took it? If
+    /// it was the clock, it has a token now (I6).
+    #[cold]
+    pub(super) fn lost_at_once(&self) -> Lost {
+        loop {
+            match self.standing(Moment::START) {
+                // ORDERING: pairs with `set_token_of_expired`.
+                Standing::Lost(Lost::Expired) if self.token.load(Acquire) == 0 => nap(),
+                Standing::Lost(lost) => return lost,
+                Standing::Live | Standing::Late => return Lost::Revoked, // Not without a token.
+            }
         }
     }
 
@@ -232,20 +267,14 @@ impl Hold {
     }
 
     pub(crate) fn standing(&self, now: Moment) -> Standing {
-        let word = self.word();
-        match word.state() {
-            EXPIRED => Standing::Lost(Lost::Expired),
-            REVOKED => Standing::Lost(Lost::Revoked),
-            _ if word.deadline().is_past(now) => Standing::Late,
-            _ => Standing::Live,
-        }
+        self.word().standing(now)
     }
 
     /// Holder: moves the deadline to at least `now` + `exec`; never earlier, never back to life.
     pub(crate) fn extend(&self, now: Moment, exec: Timeout) -> Standing {
         let mut word = self.word();
         loop {
-            match (word.state(), self.standing(now)) {
+            match (word.state(), word.standing(now)) {
                 (OPEN, Standing::Live) => {}
                 (_, standing) => return standing,
             }
@@ -266,10 +295,6 @@ impl Hold {
                 OPEN => {}
                 EXPIRED => return Gate::Lost(Lost::Expired),
                 _ => return Gate::Lost(Lost::Revoked),
-            }
-            if planted("commit without looking") {
-                self.word.store(word.with(COMMITTING).0, Release);
-                return Gate::Open;
             }
             match self.step(word, word.with(COMMITTING)) {
                 Ok(()) => return Gate::Open,
@@ -326,7 +351,7 @@ impl Hold {
                 EXPIRED => return Verdict::Lost(Lost::Expired),
                 REVOKED => return Verdict::Lost(Lost::Revoked),
                 _ if !allowed(word) => return Verdict::InTime,
-                COMMITTING if !planted("commits are not waited for") => return Verdict::Committing,
+                COMMITTING => return Verdict::Committing,
                 _ => {}
             }
             match self.step(word, word.with(to)) {
@@ -384,7 +409,7 @@ impl Hold {
         // somebody waits for it; the other says that nobody does, then looks for an owner.
         fence(SeqCst);
         if !self.attached.load(Relaxed) {
-            owner.detach();
+            owner.cut();
         }
         Arc::clone(owner)
     }
@@ -393,24 +418,38 @@ impl Hold {
         self.rare().owner.get_or_init(make)
     }
 
-    /// The callback has ended. By the thread that ran it: nobody makes it an owner meanwhile.
-    pub(crate) fn detach(&self) {
-        self.attached.store(false, Relaxed); // ORDERING: see `as_owner`.
-        // A forked child does not lock what it inherited (C-16).
-        if let Some(owner) = self.rare.get().and_then(|rare| rare.owner.get())
-            && self.enter().is_ok()
-        {
-            owner.detach();
+    /// Where its owners stand: the callback, if it is a call, and all above; `None` if it has none, or
+    /// they do not count any more.
+    pub(super) fn place(&self) -> Option<Place> {
+        if !self.is_call || matches!(self.owner, OwnerId::None) {
+            return owner::place(&self.owner);
+        }
+        match self.call() {
+            Some(call) => owner::place(&OwnerId::Call(Arc::clone(call))),
+            // It would stand where its caller stands.
+            None if self.attached.load(Relaxed) => owner::place(&self.owner),
+            None => None, // Nobody waits in its name.
         }
     }
 
-    /// The caller stopped waiting for its callback.
-    pub(crate) fn abandon(&self) {
+    /// The callback as an owner, if it has become one.
+    pub(super) fn call(&self) -> Option<&Arc<Call>> {
+        self.rare.get().and_then(|rare| rare.owner.get())
+    }
+
+    /// The callback has ended. By the thread that ran it: nobody makes it an owner meanwhile. Where it
+    /// stood, if that matters to waits.
+    pub(super) fn detach(&self) -> Option<Place> {
+        self.attached.store(false, Relaxed); // ORDERING: see `as_owner`.
+        // A forked child does not lock what it inherited (C-16).
+        self.call().filter(|_| self.enter().is_ok())?.cut()
+    }
+
+    /// The caller stopped waiting for its callback. As `detach`.
+    pub(super) fn abandon(&self) -> Option<Place> {
         self.attached.store(false, Relaxed); // ORDERING: by the fence.
-        if !planted("abandon without a fence") {
-            fence(SeqCst); // ORDERING: pairs with `as_owner`.
-        }
-        self.detach();
+        fence(SeqCst); // ORDERING: pairs with `as_owner`.
+        self.detach()
     }
 
     fn rare(&self) -> &Rare {
@@ -427,9 +466,7 @@ impl Hold {
         drop(watchers);
         // ORDERING: pairs with the fence in `wake_watchers`. This side writes itself down, then
         // looks at the word; the other changes the word, then looks who is written down.
-        if !planted("watch without a fence") {
-            fence(SeqCst);
-        }
+        fence(SeqCst);
     }
 
     /// Ends what `watch` began.
@@ -463,6 +500,50 @@ impl Hold {
     }
 }
 
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    fn at(millis: u32) -> Moment {
+        Moment::from_bits(Moment::START.after(Timeout::millis(millis)).as_bits())
+    }
+
+    fn open_hold() -> Hold {
+        let hold = Hold::new(Timeout::millis(10), Timeout::millis(5), OwnerId::None, false, 0);
+        assert!(hold.open(at(0), 1));
+        hold
+    }
+
+    /// C-4, C-5: its caller takes it away at the exec deadline, others at the release time.
+    #[test]
+    fn each_deadline_is_its_own() {
+        let hold = open_hold();
+        assert_eq!(hold.standing(at(9)), Standing::Live);
+        assert_eq!(hold.expire(at(9)), Verdict::InTime);
+        assert_eq!(hold.standing(at(10)), Standing::Late);
+        assert_eq!(hold.expire_overdue(at(14)), Verdict::InTime);
+        assert_eq!(hold.expire_overdue(at(15)), Verdict::Taken);
+        assert_eq!(hold.standing(at(0)), Standing::Lost(Lost::Expired));
+        let hold = open_hold();
+        assert_eq!(hold.expire(at(10)), Verdict::Taken);
+        assert_eq!(hold.expire_overdue(at(15)), Verdict::Lost(Lost::Expired));
+    }
+
+    /// C-4: an extension never shortens, and never revives.
+    #[test]
+    fn an_extension_counts_from_now_while_there_is_time() {
+        let hold = open_hold();
+        assert_eq!(hold.extend(at(5), Timeout::millis(1)), Standing::Live);
+        assert_eq!(hold.deadline(), at(0).after(Timeout::millis(10)));
+        assert_eq!(hold.extend(at(5), Timeout::millis(10)), Standing::Live);
+        assert_eq!(hold.deadline(), at(0).after(Timeout::millis(15)));
+        assert_eq!(hold.extend(at(15), Timeout::millis(10)), Standing::Late);
+        assert_eq!(hold.commit_begin(at(15)), Gate::Late);
+        assert_eq!(hold.commit_begin(at(14)), Gate::Open);
+        assert_eq!(hold.expire(at(20)), Verdict::Committing);
+    }
+}
+
 /// Models: every interleaving of a holder and those who would take its lock away.
 #[cfg(all(test, loom))]
 mod model {
@@ -479,6 +560,13 @@ mod model {
         let hold = Hold::new(exec, Timeout::millis(0), OwnerId::None, false, 0);
         assert!(hold.open(IN_TIME, 1));
         Arc::new(hold)
+    }
+
+    /// Of three threads, the interleavings with few preemptions.
+    fn check_with_two_preemptions(model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.check(model);
     }
 
     fn at(millis: u32) -> Moment {
@@ -578,6 +666,53 @@ mod model {
             };
             assert_eq!(hold.revoke(), Verdict::Taken);
             watcher.join().unwrap();
+        });
+    }
+
+    /// All who watch are woken, and who has stopped watching takes nobody else's place along.
+    #[test]
+    fn all_who_watch_are_woken() {
+        check_with_two_preemptions(|| {
+            let hold = open_hold();
+            let watchers = Arc::new(AtomicUsize::new(0));
+            let watch = || {
+                let (hold, watchers) = (Arc::clone(&hold), Arc::clone(&watchers));
+                thread::spawn(move || {
+                    hold.watch(current());
+                    watchers.fetch_add(1, Relaxed);
+                    while hold.is_in_force() {
+                        park();
+                    }
+                    hold.unwatch(&current());
+                })
+            };
+            let before = watch();
+            while watchers.load(Relaxed) == 0 {
+                thread::yield_now();
+            }
+            hold.watch(current());
+            hold.unwatch(&current());
+            let after = watch();
+            assert_eq!(hold.revoke(), Verdict::Taken);
+            before.join().unwrap();
+            after.join().unwrap();
+        });
+    }
+
+    /// Whoever sees a hold open sees its token and since when it is held (I5).
+    #[test]
+    fn what_is_open_has_a_token_and_a_time() {
+        loom::model(|| {
+            let hold = Hold::new(Timeout::millis(10), Timeout::millis(0), OwnerId::None, false, 0);
+            let hold = Arc::new(hold);
+            let taker = {
+                let hold = Arc::clone(&hold);
+                thread::spawn(move || assert!(hold.open(at(5), 7)))
+            };
+            if hold.is_open() {
+                assert_eq!((hold.token(), hold.since()), (7, at(5)));
+            }
+            taker.join().unwrap();
         });
     }
 

@@ -18,12 +18,11 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 
 use crate::lock::hold::Hold;
-use crate::lock::reclaim::Sole;
+use crate::lock::index::Sole;
 use crate::sync::atomic::{
     AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::planted;
 
 /// A reference to a hold, which lives as long as it has one.
 pub(crate) struct HoldRef(NonNull<Counted>);
@@ -31,6 +30,21 @@ pub(crate) struct HoldRef(NonNull<Counted>);
 struct Counted {
     count: AtomicUsize,
     hold: Hold,
+    /// In a model: who is alone with the hold, or ends it, does so after all that was done with it.
+    #[cfg(loom)]
+    used: loom::cell::UnsafeCell<()>,
+}
+
+impl Counted {
+    #[inline(always)]
+    fn new(hold: Hold) -> Self {
+        Self {
+            count: AtomicUsize::new(1),
+            hold,
+            #[cfg(loom)]
+            used: loom::cell::UnsafeCell::new(()),
+        }
+    }
 }
 
 thread_local! {
@@ -54,7 +68,7 @@ impl HoldRef {
         // WHY: in its place from the start, and not moved there.
         let spare = SPARE.try_with(Cell::take).ok().flatten();
         let place = spare.unwrap_or_else(Box::new_uninit);
-        let counted = Box::write(place, Counted { count: AtomicUsize::new(1), hold: make() });
+        let counted = Box::write(place, Counted::new(make()));
         Self(NonNull::from(Box::leak(counted)))
     }
 
@@ -62,9 +76,11 @@ impl HoldRef {
     #[inline(always)]
     pub(crate) fn get_mut(&mut self) -> Option<&mut Hold> {
         // ORDERING: as in `drop`.
-        if self.counted().count.load(Acquire) != 1 && !planted("alone without looking") {
+        if self.counted().count.load(Acquire) != 1 {
             return None;
         }
+        #[cfg(loom)]
+        self.counted().used.with_mut(|_| ());
         // SAFETY: alone, and so until this borrow ends (I2).
         Some(unsafe { &mut (*self.0.as_ptr()).hold })
     }
@@ -77,8 +93,9 @@ impl HoldRef {
     /// One more, by the owner of a reference that nobody else can use meanwhile.
     pub(super) fn clone_mut(&mut self) -> Self {
         let count = &self.counted().count;
-        // ORDERING: alone (I2), so nobody else counts.
-        if count.load(Relaxed) != 1 {
+        // ORDERING: alone (I2), so nobody else counts. Acquire pairs with the decrements of others:
+        // the store ends their release sequence, and no later load would see what they did.
+        if count.load(Acquire) != 1 {
             return self.clone();
         }
         count.store(2, Relaxed);
@@ -88,9 +105,9 @@ impl HoldRef {
     /// Drops `other`, a reference to the same hold.
     pub(super) fn drop_other(&mut self, other: Self) {
         debug_assert!(self.is(&other));
-        // ORDERING: pairs with the decrements of others. Two references in the hands of one thread
-        // are all that are counted, so nobody else counts (I2).
-        if self.counted().count.load(Acquire) == 2 || planted("count without looking") {
+        // ORDERING: pairs with the decrements of others, as in `clone_mut`. Two references in the
+        // hands of one thread are all that are counted, so nobody else counts (I2).
+        if self.counted().count.load(Acquire) == 2 {
             self.counted().count.store(1, Relaxed);
             mem::forget(other);
         }
@@ -143,6 +160,8 @@ unsafe impl Sole for HoldRef {
 impl Deref for HoldRef {
     type Target = Hold;
     fn deref(&self) -> &Hold {
+        #[cfg(loom)]
+        self.counted().used.with(|_| ());
         &self.counted().hold
     }
 }
@@ -165,9 +184,12 @@ impl Drop for HoldRef {
                 return;
             }
             // WHY: no fence, which ThreadSanitizer does not understand. The zero that is read here
-            // ends the sequence of all decrements.
+            // is the last of a row of exchanges that goes back to the last plain store, and whoever
+            // stored saw what came before (`clone_mut`, `drop_other`).
             count.load(Acquire);
         }
+        #[cfg(loom)]
+        self.counted().used.with_mut(|_| ());
         // SAFETY: made by `new`, and this was the last reference.
         unsafe { self.0.drop_in_place() };
         // SAFETY: as above; its memory is a box's, with nothing in it any more.
@@ -227,6 +249,52 @@ mod model {
         });
     }
 
+    /// A hold ends after all that was done with it, whoever has the last reference (I1).
+    #[test]
+    fn its_end_is_after_all_uses() {
+        loom::model(|| {
+            let (mut mine, _) = hold();
+            let seen = mine.clone();
+            let other = thread::spawn(move || {
+                seen.is_in_force();
+                drop(seen);
+            });
+            let in_word = mine.clone_mut();
+            mine.is_in_force();
+            drop(in_word);
+            drop(mine);
+            other.join().unwrap();
+        });
+    }
+
+    /// Nor is anything forgotten of the others by one who was alone, and shows the hold to a word again
+    /// (I2).
+    #[test]
+    fn alone_again_is_after_all_others() {
+        loom::model(|| {
+            let (mut mine, _) = hold();
+            let done = Arc::new(AtomicBool::new(false));
+            let other = {
+                let (seen, done) = (mine.clone(), Arc::clone(&done));
+                thread::spawn(move || {
+                    seen.is_in_force();
+                    done.store(true, Relaxed);
+                    drop(seen);
+                })
+            };
+            loop {
+                let in_word = mine.clone_mut();
+                mine.drop_other(in_word);
+                if mine.get_mut().is_some() {
+                    break;
+                }
+                thread::yield_now();
+            }
+            assert!(done.load(Relaxed));
+            other.join().unwrap();
+        });
+    }
+
     /// Who is alone with a hold sees all that the others did before (I2).
     #[test]
     fn alone_is_after_all_others() {
@@ -236,15 +304,16 @@ mod model {
             let other = {
                 let (seen, done) = (mine.clone(), Arc::clone(&done));
                 thread::spawn(move || {
+                    seen.is_in_force();
                     done.store(true, Relaxed);
                     drop(seen);
                 })
             };
-            if mine.get_mut().is_some() {
-                assert!(done.load(Relaxed));
+            while mine.get_mut().is_none() {
+                thread::yield_now();
             }
+            assert!(done.load(Relaxed));
             other.join().unwrap();
-            assert!(mine.get_mut().is_some());
         });
     }
 }

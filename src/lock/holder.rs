@@ -27,7 +27,6 @@ use crate::sync::atomic::{
     AtomicPtr,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use crate::sync::planted;
 
 const FREE: *mut Hold = ptr::null_mut();
 const CLAIMED: *mut Hold = ptr::without_provenance_mut(1);
@@ -56,6 +55,17 @@ pub(super) enum GaveBack {
     Done(HoldRef),
     /// Somebody else holds it, or nobody.
     NotHolder,
+    /// Claim it to find out.
+    Claimed,
+}
+
+/// What became of an entry that nobody wants.
+#[derive(Debug)]
+pub(super) enum Parting {
+    /// It leaves the index.
+    Died,
+    /// Somebody holds it, and will give it back; or it was dead.
+    InUse,
     /// Claim it to find out.
     Claimed,
 }
@@ -94,7 +104,7 @@ impl Holder {
         // done with the hold, whose memory may be another's at once.
         match self.0.compare_exchange(pointer, FREE, AcqRel, Relaxed) {
             // SAFETY: the word's reference, which this exchange took out (I1).
-            Ok(_) => GaveBack::Done(unsafe { HoldRef::from_raw(pointer) }),
+            Ok(taken) => GaveBack::Done(unsafe { HoldRef::from_raw(taken) }),
             // VACANT too: a claimer that is about to say so may have granted the lock to `hold`.
             Err(CLAIMED | VACANT) => GaveBack::Claimed,
             Err(_) => GaveBack::NotHolder,
@@ -112,9 +122,9 @@ impl Holder {
                 _ => {}
             }
             match self.0.compare_exchange(word, CLAIMED, AcqRel, Acquire) {
-                Ok(_) if is_pointer(word) => {
+                Ok(taken) if is_pointer(taken) => {
                     // SAFETY: the word's reference, which this exchange took out (I1).
-                    return Found::Holder(Some(unsafe { HoldRef::from_raw(word) }));
+                    return Found::Holder(Some(unsafe { HoldRef::from_raw(taken) }));
                 }
                 Ok(_) => return Found::Holder(None),
                 Err(seen) => word = seen,
@@ -140,22 +150,19 @@ impl Holder {
     }
 
     /// Anyone: it is to leave the index if nobody holds it, as far as the word says that.
-    pub(super) fn die_if_free(&self) -> bool {
-        if planted("die without looking") && self.is_free() {
-            self.die();
-            return true;
-        }
+    pub(super) fn die_if_free(&self) -> Parting {
         // ORDERING: as in `die`.
-        self.0.compare_exchange(FREE, DEAD, Release, Relaxed).is_ok()
+        match self.0.compare_exchange(FREE, DEAD, Release, Relaxed) {
+            Ok(_) => Parting::Died,
+            // WHY: by the word that the exchange met. Whoever claimed it may be gone at the next
+            // look, and have left it free.
+            Err(CLAIMED | VACANT) => Parting::Claimed,
+            Err(_) => Parting::InUse,
+        }
     }
 
     pub(super) fn is_dead(&self) -> bool {
         self.0.load(Acquire) == DEAD // ORDERING: pairs with `die`.
-    }
-
-    /// Whether a claimer is at work, or there are waiters.
-    pub(super) fn is_claimed(&self) -> bool {
-        matches!(self.0.load(Relaxed), CLAIMED | VACANT) // ORDERING: the mutex decides.
     }
 
     /// A hint for those who spin: it is worth while to ask for the lock.

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::clock::{Moment, Timeout};
 use crate::error::{Error, Result};
 use crate::key::{Key, LockId, LockIdRef};
-use crate::lock::entry::EntryRef;
 use crate::lock::hold::{Hold, Standing, Verdict};
+use crate::lock::hold_ref::HoldRef;
+use crate::lock::index::Seen;
 use crate::lock::lock_table::LockTable;
 use crate::lock::waits;
 use crate::sync::nap;
@@ -60,11 +61,21 @@ impl LockTable {
         waits::close(self.scope());
     }
 
-    /// Takes the lock of `id` away from its holder; `Error::NotFound` if nobody holds it.
-    pub(crate) fn force_release(&self, id: LockIdRef<'_>) -> Result<()> {
+    /// Takes the lock of `id` away from its holder; `Error::NotFound` if nobody holds it, or none
+    /// with a token that is `wanted`.
+    pub(crate) fn force_release(
+        &self,
+        id: LockIdRef<'_>,
+        wanted: impl Fn(u64) -> bool,
+    ) -> Result<()> {
         loop {
-            let entry = self.find(id).ok_or(Error::NotFound)?;
+            let entry = self.find(id)?.ok_or(Error::NotFound)?;
             let (hold, _) = entry.holder().ok_or(Error::NotFound)?;
+            // A hold never gets another token, and it is the hold that is revoked below, whoever may
+            // hold the lock by then.
+            if !wanted(hold.token()) {
+                return Err(Error::NotFound);
+            }
             match hold.revoke() {
                 Verdict::Taken => {
                     self.counters().forced_releases.fetch_add(1, Relaxed);
@@ -83,14 +94,25 @@ impl LockTable {
     }
 
     /// The locks held now; of one table, or of all.
-    pub(crate) fn locks(&self, table: Option<u64>) -> Vec<LockInfo> {
+    pub(crate) fn locks(&self, table: Option<u64>) -> Result<Vec<LockInfo>> {
         let now = Moment::now();
-        let wanted = |entry: &EntryRef| table.is_none_or(|table| entry.id().table == table);
-        let info = |entry: EntryRef| {
-            let (hold, waiters) = entry.holder()?;
-            hold.is_in_force().then(|| describe(entry.id(), &hold, waiters, now))
+        let wanted = |id: &&LockId| table.is_none_or(|table| id.table == table);
+        let mut locks = Vec::new();
+        let mut add = |id: &LockId, hold: &HoldRef, waiters| {
+            if hold.is_in_force() {
+                locks.try_reserve(1).map_err(|_| Error::NoMemory)?;
+                locks.push(describe(id, hold, waiters, now));
+            }
+            Ok(())
         };
-        self.entries().into_iter().filter(wanted).filter_map(info).collect()
+        self.visit(|seen| match seen {
+            Seen::Sole(hold) => hold.id().filter(wanted).map_or(Ok(()), |id| add(id, &hold, 0)),
+            Seen::Node(entry) => match Some(entry.id()).filter(wanted).and(entry.holder()) {
+                Some((hold, waiters)) => add(entry.id(), &hold, waiters),
+                None => Ok(()),
+            },
+        })?;
+        Ok(locks)
     }
 
     /// The counters, and what is the case.
@@ -103,7 +125,7 @@ impl LockTable {
             exec_timeouts: counters.exec_timeouts.load(Relaxed),
             forced_releases: counters.forced_releases.load(Relaxed),
             deadlocks: counters.deadlocks.load(Relaxed),
-            held: self.locks(None).len() as u64,
+            held: self.held() as u64,
             waiting: waits::waiting(self.scope()),
         }
     }
@@ -121,5 +143,31 @@ fn describe(id: &LockId, hold: &Hold, waiters: usize, now: Moment) -> LockInfo {
         owner: hold.owner.logical_id(),
         thread_id: hold.thread_id,
         table: id.table,
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::lock::hold::Hold;
+    use crate::lock::hold_ref::HoldRef;
+    use crate::lock::locked::Locked;
+    use crate::lock::owner::OwnerId;
+
+    /// Whoever takes a lock away frees it a moment later: it is nobody's from the first.
+    #[test]
+    fn a_lock_that_was_taken_away_is_not_held() {
+        let lock_table = LockTable::new();
+        let id = LockId { table: 1, key: Key::new(b"k").unwrap() };
+        let never = Timeout::INFINITE;
+        let mut hold = HoldRef::new(|| Hold::new(never, never, OwnerId::None, false, 0));
+        hold.get_mut().unwrap().set_only(id.clone());
+        assert!(lock_table.take_thin(id.by_ref(), &mut hold, Moment::now()));
+        assert_eq!(lock_table.locks(None).unwrap().len(), 1);
+        assert_eq!(hold.revoke(), Verdict::Taken);
+        assert!(lock_table.locks(None).unwrap().is_empty());
+        assert_eq!(lock_table.force_release(id.by_ref(), |_| true), Err(Error::NotFound));
+        let locked = Locked::nothing_yet(lock_table.clone(), hold);
+        lock_table.release_thin(locked.hold());
     }
 }

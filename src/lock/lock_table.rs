@@ -10,9 +10,10 @@ use crate::error::Result;
 use crate::key::{LockId, LockIdRef};
 use crate::lock::entry::{self, Deferred, Entry, EntryRef};
 use crate::lock::hold_ref::HoldRef;
+use crate::lock::index::{Index, Node, Seen};
 use crate::lock::recent::Recent;
-use crate::lock::reclaim::{Index, Node};
 use crate::lock::scope::Scope;
+use crate::lock::tokens;
 use crate::process::{Generation, PerProcess};
 use crate::sync::Arc;
 
@@ -98,6 +99,7 @@ pub(super) fn begin_thread() {
 
 impl Inner {
     fn new() -> Self {
+        tokens::start();
         Self { index: Index::new(), scope: Scope::new(), counters: Counters::default() }
     }
 }
@@ -120,13 +122,24 @@ impl LockTable {
         Self(Ref::OfProcess(DEFAULT.get(Inner::new)))
     }
 
-    pub(super) fn find(&self, id: LockIdRef<'_>) -> Option<EntryRef> {
+    /// The entry of `id`, which a thin lock gets now; `Error::NoMemory` if there is none for it.
+    pub(super) fn find(&self, id: LockIdRef<'_>) -> Result<Option<EntryRef>> {
         self.0.index.find(id.hash(), id)
     }
 
-    /// Every entry, dead ones too; a thin lock gets one.
-    pub(super) fn entries(&self) -> Vec<EntryRef> {
-        self.0.index.all()
+    /// The entry of `id`, if it has one.
+    fn find_entry(&self, id: LockIdRef<'_>) -> Option<EntryRef> {
+        self.0.index.find_node(id.hash(), id)
+    }
+
+    /// Shows every entry, dead ones too, and every thin lock, which stays one.
+    pub(super) fn visit(&self, visitor: impl FnMut(Seen<'_, Entry>) -> Result<()>) -> Result<()> {
+        self.0.index.visit(visitor)
+    }
+
+    /// How many locks are held now.
+    pub(super) fn held(&self) -> usize {
+        self.0.index.count(|entry| entry.holder().is_some_and(|(hold, _)| hold.is_in_force()))
     }
 
     pub(super) fn scope(&self) -> &Scope {
@@ -178,7 +191,7 @@ impl LockTable {
             Some(reference) => drop(reference),
             // It has an entry now.
             None => {
-                if let Some(entry) = self.find(id.by_ref()) {
+                if let Some(entry) = self.find_entry(id.by_ref()) {
                     self.release(&entry, hold);
                 }
             }
@@ -203,16 +216,15 @@ impl LockTable {
         opens: bool,
         now: Moment,
     ) -> Result<Option<EntryRef>> {
-        let id_of_entry = id.to_id()?;
+        let entry = Node::try_new(Entry::held_by(id.to_id()?, hold.clone_mut()))?;
         if opens {
             hold.open_ahead(now);
         }
-        let entry = Node::new(Entry::held_by(id_of_entry, hold.clone_mut()));
         let listed = self.0.index.insert(id.hash(), id, &entry);
         if opens {
-            entry::opened_ahead(id.hash(), hold, listed);
+            entry::opened_ahead(id.hash(), hold, listed == Ok(true));
         }
-        Ok(listed.then_some(entry))
+        Ok(listed?.then_some(entry))
     }
 
     pub(super) fn release(&self, entry: &EntryRef, hold: &HoldRef) {
@@ -238,7 +250,7 @@ impl LockTable {
     pub(super) fn carry_out(&self, entry: &EntryRef, mut deferred: Deferred) {
         deferred.wake();
         if deferred.idle {
-            self.idle(Arc::clone(entry));
+            self.idle(entry.clone());
         }
         if deferred.died {
             self.0.index.remove(entry.id().hash(), entry);
@@ -283,7 +295,7 @@ impl LockTable {
     /// Frees the locks of a hold that lost one of several.
     pub(super) fn release_others(&self, hold: &HoldRef) {
         for id in hold.ids() {
-            if let Some(entry) = self.find(id.by_ref()) {
+            if let Some(entry) = self.find_entry(id.by_ref()) {
                 self.release(&entry, hold);
             }
         }

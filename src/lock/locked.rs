@@ -3,7 +3,7 @@
 use std::mem;
 
 use crate::error::Result;
-use crate::key::{Key, KeyRef};
+use crate::key::{KeyRef, LockId, LockIdRef};
 use crate::lock::entry::EntryRef;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::lock_table::LockTable;
@@ -43,24 +43,37 @@ impl Locked {
         }
     }
 
-    /// A locked key; they are in the order of `KeyRef`.
-    pub(crate) fn key(&self, index: usize) -> &Key {
+    /// What is locked; in the order of `LockIdRef`.
+    pub(crate) fn id(&self, index: usize) -> &LockId {
         match (self.hold.id(), &self.entries) {
-            (Some(id), _) => &id.key,
-            (None, Entries::Many(entries)) => &entries[index].id().key,
+            (Some(id), _) => id,
+            (None, Entries::Many(entries)) => entries[index].id(),
             (None, _) => unreachable!("a hold for several locks that has none"),
         }
     }
 
-    /// The place of a key, if it is locked.
+    /// The place of a key, if it is locked. `table`: the only one, which is asked for only if there
+    /// are several locks.
     #[inline]
-    pub(crate) fn position(&self, key: &[u8]) -> Result<Option<usize>> {
+    pub(crate) fn position(
+        &self,
+        key: &[u8],
+        table: impl FnOnce() -> Result<u64>,
+    ) -> Result<Option<usize>> {
+        match self.hold.id() {
+            Some(id) => Ok(id.key.has_bytes(key).then_some(0)),
+            None => self.position_in(table()?, key),
+        }
+    }
+
+    /// The place of a key of a table, if it is locked.
+    pub(crate) fn position_in(&self, table: u64, key: &[u8]) -> Result<Option<usize>> {
         if let Some(id) = self.hold.id() {
-            return Ok(id.key.has_bytes(key).then_some(0));
+            return Ok((id.table == table && id.key.has_bytes(key)).then_some(0));
         }
         let Entries::Many(entries) = &self.entries else { return Ok(None) };
-        let key = KeyRef::new(key)?;
-        Ok(entries.binary_search_by(|entry| entry.id().key.by_ref().cmp(&key)).ok())
+        let wanted = LockIdRef { table, key: KeyRef::new(key)? };
+        Ok(entries.binary_search_by(|entry| entry.id().by_ref().cmp(&wanted)).ok())
     }
 
     /// Frees the locks, as far as they are still this hold's. To be called after the hold's final

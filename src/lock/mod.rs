@@ -16,8 +16,8 @@
 //! | `current`    | whom the running thread stands in for                                |
 //! | `hold_ref`   | counted references to holds                                          |
 //! | `hold`       | one holding of a lock: live, committing, over (state machine)        |
-//! | `reclaim`    | the lock-free index of thin locks and of entries; the only file that |
-//! |              | knows the epochs                                                     |
+//! | `index`      | the lock-free index of thin locks and of entries                     |
+//! | `epoch`      | pins; the only file that knows crossbeam-epoch                       |
 //! | `owner`      | who holds and waits                                                  |
 //! | `scope`      | what can be closed under its waiters                                 |
 //! | `tokens`     | fencing tokens                                                       |
@@ -29,16 +29,17 @@
 mod acquire;
 mod current;
 mod entry;
+mod epoch;
 mod hold;
 mod hold_ref;
 mod holder;
+mod index;
 mod inspect;
 mod lock_table;
 mod locked;
 mod owner;
 mod queue;
 mod recent;
-mod reclaim;
 /// Schedules of everything at once.
 #[cfg(all(test, shuttle))]
 mod scenario_model;
@@ -48,7 +49,9 @@ mod wait_mode;
 mod waits;
 
 pub(crate) use acquire::{Begun, Pending, Progress, Request};
-pub(crate) use current::{enter_call, inside_call, leave_call, set_thread_number, thread_number};
+pub(crate) use current::{
+    Identity, assume_identity, enter_call, identity, inside_call, leave_call, thread_number,
+};
 pub(crate) use hold::{Gate, Hold, Lost, Standing, Verdict};
 pub(crate) use hold_ref::HoldRef;
 pub use inspect::{LockInfo, Stats};
@@ -56,14 +59,15 @@ pub use lock_table::LockTable;
 pub(crate) use locked::Locked;
 pub use owner::Owner;
 pub(crate) use queue::{Inbox, InboxRef, Waker};
-pub(crate) use scope::Scope;
 pub use scope::Stop;
+pub(crate) use scope::{Scope, Scopes};
+pub use tokens::raise_tokens;
 pub use wait_mode::WaitMode;
-pub(crate) use waits::close;
+pub(crate) use waits::{abandon, close, detach};
 
 /// Makes the thread-locals that locks need.
 pub(crate) fn begin_thread() {
     hold_ref::begin_thread();
-    reclaim::begin_thread();
+    epoch::begin_thread();
     lock_table::begin_thread();
 }

@@ -61,7 +61,8 @@ pub(crate) trait Inbox: std::fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) hold: HoldRef,
-    /// Whether this is the only lock of the hold, or the last of several: to be opened when granted.
+    /// Whether this is the only lock of the hold, to be opened when it is granted. A hold of several
+    /// is opened by its taker, when it has the last.
     pub(super) opens: bool,
     /// Wants the strict order of arrival.
     pub(super) strict: bool,
@@ -276,5 +277,75 @@ impl Queue {
         if was_head {
             waiters.head_since = now;
         }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::lock::hold::Hold;
+    use crate::lock::owner::OwnerId;
+    use crate::sync::current;
+
+    fn waiter(strict: bool) -> Arc<Waiter> {
+        let never = Timeout::INFINITE;
+        let hold = HoldRef::new(|| Hold::new(never, never, OwnerId::None, false, 0));
+        let waker = Waker::Thread(current());
+        Arc::new(Waiter::new(hold, true, strict, Deadline::NEVER, waker))
+    }
+
+    fn at(millis: u32) -> Moment {
+        Moment::from_bits(Moment::START.after(Timeout::millis(millis)).as_bits())
+    }
+
+    #[test]
+    fn waiters_come_out_in_the_order_in_which_they_came() {
+        let mut queue = Queue::default();
+        let waiters = [(); 4].map(|()| waiter(false));
+        for waiter in &waiters {
+            queue.push(Arc::clone(waiter), at(0));
+        }
+        queue.remove(&waiters[1], at(0));
+        queue.remove(&waiters[1], at(0));
+        assert_eq!(queue.len(), 3);
+        for expected in [0, 2, 3] {
+            assert!(queue.is_head(&waiters[expected]));
+            assert!(Arc::ptr_eq(&queue.pop(at(0)).unwrap(), &waiters[expected]));
+        }
+        assert!(queue.is_empty() && queue.pop(at(0)).is_none());
+    }
+
+    /// C-3: two milliseconds as head, not in the queue, nor since somebody else was.
+    #[test]
+    fn a_head_has_to_have_been_head_for_two_milliseconds() {
+        let mut queue = Queue::default();
+        let [first, second] = [(); 2].map(|()| waiter(false));
+        queue.push(Arc::clone(&first), at(10));
+        queue.push(Arc::clone(&second), at(10));
+        assert!(!queue.must_hand_over(at(11)) && queue.must_hand_over(at(12)));
+        queue.remove(&second, at(12));
+        assert!(queue.must_hand_over(at(12)), "the head is still the same");
+        queue.push(second, at(12));
+        queue.remove(&first, at(13));
+        assert!(!queue.must_hand_over(at(14)) && queue.must_hand_over(at(15)));
+        queue.pop(at(15));
+        queue.push(first, at(20));
+        assert!(!queue.must_hand_over(at(21)) && queue.must_hand_over(at(22)));
+    }
+
+    /// C-3: as long as one who insists on the order is in here, and no longer.
+    #[test]
+    fn a_queue_is_strict_while_somebody_in_it_is() {
+        let mut queue = Queue::default();
+        let [fair, strict, other] = [false, true, true].map(waiter);
+        queue.push(fair, at(0));
+        assert!(!queue.is_strict());
+        queue.push(Arc::clone(&strict), at(0));
+        queue.push(Arc::clone(&other), at(0));
+        assert!(queue.is_strict() && queue.must_hand_over(at(0)));
+        queue.remove(&strict, at(0));
+        assert!(queue.is_strict());
+        queue.remove(&other, at(0));
+        assert!(!queue.is_strict() && !queue.must_hand_over(at(0)));
     }
 }

@@ -16,9 +16,9 @@ use crate::key::{Key, LockId};
 use crate::lock::entry::{Deferred, Entry, EntryRef, Turn, opened_ahead};
 use crate::lock::hold::{Gate, Hold, Standing, Verdict};
 use crate::lock::hold_ref::HoldRef;
+use crate::lock::index::{Listed, Node};
 use crate::lock::owner::OwnerId;
 use crate::lock::queue::{Fate, Waiter, Waker};
-use crate::lock::reclaim::{Listed, Node};
 use crate::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -96,11 +96,11 @@ impl Row {
     fn list(&self, hold: &mut HoldRef, now: Moment) -> Option<EntryRef> {
         hold.open_ahead(now);
         let id = self.id.by_ref().to_id().unwrap();
-        let entry = Node::new(Entry::held_by(id, hold.clone_mut()));
+        let entry = Node::try_new(Entry::held_by(id, hold.clone_mut())).unwrap();
         let mut listed = self.listed.lock();
         let comes_first = !listed.as_ref().is_some_and(|other| other.is(self.id.by_ref()));
         if comes_first {
-            *listed = Some(Arc::clone(&entry));
+            *listed = Some(entry.clone());
         }
         drop(listed);
         opened_ahead(entry.id().hash(), hold, comes_first);
@@ -109,7 +109,7 @@ impl Row {
 
     fn unlist(&self, entry: &EntryRef) {
         let mut listed = self.listed.lock();
-        if listed.as_ref().is_some_and(|other| Arc::ptr_eq(other, entry)) {
+        if listed.as_ref().is_some_and(|other| other.ptr_eq(entry)) {
             *listed = None;
         }
     }

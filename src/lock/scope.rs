@@ -15,6 +15,12 @@ pub(crate) struct Scope {
     closed: AtomicBool,
 }
 
+/// What a call waits through: one handle, or several.
+pub(crate) trait Scopes: std::fmt::Debug {
+    /// Looks at each of them.
+    fn each(&self, look: &mut dyn FnMut(&Scope));
+}
+
 impl Scope {
     pub(crate) fn new() -> Self {
         Self::of(false)

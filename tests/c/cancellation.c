@@ -1,5 +1,5 @@
-/* Cancellation of threads (C-5, C-11, C-17): it never takes effect inside a call, whatever the call
- * does, and it meets the callback that it was meant for.
+/* Cancellation of threads (C-5, C-11, C-17, C-22), of the deferred type: it never takes effect
+ * inside a call, whatever the call does, and it meets the callback that it was meant for.
  */
 #include "locks.h"
 #include "threads.h"
@@ -177,6 +177,55 @@ static void a_request_meets_its_own_callback(void)
     }
 }
 
+static int32_t hide_a_request(etslock_guard *guard, const etslock_tuple *tuples,
+                              size_t tuple_count, void *user_data)
+{
+    (void)guard, (void)tuples, (void)tuple_count, (void)user_data;
+    REQUIRE(pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL) == 0);
+    pthread_cancel(pthread_self());
+    return 0;
+}
+
+static int32_t become_cancellable_at_once(etslock_guard *guard, const etslock_tuple *tuples,
+                                          size_t tuple_count, void *user_data)
+{
+    (void)guard, (void)tuples, (void)tuple_count, (void)user_data;
+    REQUIRE(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL) == 0);
+    return 0;
+}
+
+static int32_t look_at_cancellation(etslock_guard *guard, const etslock_tuple *tuples,
+                                    size_t tuple_count, void *user_data)
+{
+    int state = -1, type = -1;
+    (void)guard, (void)tuples, (void)tuple_count, (void)user_data;
+    REQUIRE(pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &type) == 0);
+    REQUIRE(pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state) == 0);
+    CHECK(state == PTHREAD_CANCEL_ENABLE && type == PTHREAD_CANCEL_DEFERRED);
+    return 0;
+}
+
+static void cancellation_is_as_on_a_fresh_thread(void)
+{
+    int round;
+    CASE("C-17: a request that a callback hid is its own, too");
+    for (round = 0; round < 20; round++) {
+        CHECK_STATUS(etslock_with_lock(table, "k", 1, hide_a_request, NULL, NULL, NULL),
+                     ETSLOCK_CALLBACK_FAILED);
+        CHECK_STATUS(etslock_with_lock(table, "k", 1, meet_a_cancellation_point, NULL, NULL, NULL),
+                     ETSLOCK_OK);
+    }
+    CASE("C-22: a callback finds cancellation on and deferred, whatever another left");
+    for (round = 0; round < 20; round++) {
+        CHECK_STATUS(etslock_with_lock(table, "k", 1, become_cancellable_at_once, NULL, NULL,
+                                       NULL), ETSLOCK_OK);
+        CHECK_STATUS(etslock_with_lock(table, "k", 1, look_at_cancellation, NULL, NULL, NULL),
+                     ETSLOCK_OK);
+        CHECK_STATUS(etslock_with_lock(table, "k", 1, look_at_cancellation, NULL, NULL, NULL),
+                     ETSLOCK_OK);
+    }
+}
+
 struct revoked {
     sem_t go, ended;
     int ran_out;
@@ -225,11 +274,12 @@ int main(void)
     alarm(120); /* a hang is a failure */
     table = new_table();
     REQUIRE(etslock_acquire(table, "other", 5, NULL, &other_lock) == ETSLOCK_OK);
-    killed_calls_are_not_cut();
-    cancelled_calls_are_not_cut();
+    RUN(killed_calls_are_not_cut());
+    RUN(cancelled_calls_are_not_cut());
     CHECK_STATUS(etslock_guard_release(other_lock), ETSLOCK_OK);
-    a_request_meets_its_own_callback();
-    force_release_cancels_nobody();
+    RUN(a_request_meets_its_own_callback());
+    RUN(cancellation_is_as_on_a_fresh_thread());
+    RUN(force_release_cancels_nobody());
     etslock_table_free(table);
     return check_report();
 }

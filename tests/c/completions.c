@@ -1369,26 +1369,26 @@ static void books(void)
 
 int main(void)
 {
-    got_at_once();
-    granted_later();
-    withdrawn();
-    timed_out();
-    deadlines_that_differ();
-    an_overdue_holder();
-    exact_order();
-    fair_liveness();
-    a_loop_that_does_not_fetch();
-    several_keys();
-    deadlocks();
-    freed();
-    force_released();
-    in_event_loops();
-    exhausted_descriptors();
-    forked();
-    ten_thousand(1);
-    ten_thousand(many());
-    several_threads_fetch();
-    deadlines_that_come_later();
-    books();
+    RUN(got_at_once());
+    RUN(granted_later());
+    RUN(withdrawn());
+    RUN(timed_out());
+    RUN(deadlines_that_differ());
+    RUN(an_overdue_holder());
+    RUN(exact_order());
+    RUN(fair_liveness());
+    RUN(a_loop_that_does_not_fetch());
+    RUN(several_keys());
+    RUN(deadlocks());
+    RUN(freed());
+    RUN(force_released());
+    RUN(in_event_loops());
+    RUN(exhausted_descriptors());
+    RUN(forked());
+    RUN(ten_thousand(1));
+    RUN(ten_thousand(many()));
+    RUN(several_threads_fetch());
+    RUN(deadlines_that_come_later());
+    RUN(books());
     return check_report();
 }

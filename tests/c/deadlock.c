@@ -628,6 +628,50 @@ static void run_crowds(int ascending, int nested)
     etslock_table_free(table);
 }
 
+/* A thread that has a lock, and wants it once more when it ends. */
+struct last_wish {
+    etslock_table *table;
+    etslock_guard *guard;
+    etslock_status status;
+};
+
+static pthread_key_t last_moment;
+
+static void want_it_again(void *argument)
+{
+    struct last_wish *wish = argument;
+    etslock_guard *again = NULL;
+    wish->status = acquire(wish->table, "a", 0, HANGS_MS, &again);
+    CHECK(again == NULL);
+    CHECK_STATUS(etslock_guard_release(wish->guard), ETSLOCK_OK);
+}
+
+static void *hold_to_the_end(void *argument)
+{
+    struct last_wish *wish = argument;
+    wish->guard = hold_as(wish->table, "a", 0);
+    REQUIRE(pthread_setspecific(last_moment, wish) == 0);
+    return NULL;
+}
+
+static void a_thread_that_ends(void)
+{
+    struct last_wish wish;
+    pthread_t thread;
+    int64_t begin = now_ms();
+    memset(&wish, 0, sizeof wish);
+    wish.table = new_table();
+    CASE("C-13: a thread that is ending is still the owner that it was");
+    REQUIRE(pthread_key_create(&last_moment, want_it_again) == 0);
+    REQUIRE(pthread_create(&thread, NULL, hold_to_the_end, &wish) == 0);
+    REQUIRE(pthread_join(thread, NULL) == 0);
+    CHECK_STATUS(wish.status, ETSLOCK_DEADLOCK);
+    CHECK(now_ms() - begin < HANGS_MS);
+    CHECK(count_locks(NULL, wish.table) == 0);
+    REQUIRE(pthread_key_delete(last_moment) == 0);
+    etslock_table_free(wish.table);
+}
+
 static void crowds(void)
 {
     uint64_t deadlocks = stats_of(NULL).deadlocks;
@@ -643,17 +687,18 @@ static void crowds(void)
 int main(void)
 {
     alarm(120); /* a hang is a failure */
-    two_threads();
-    three_threads();
-    a_key_of_several();
-    own_key_in_nested_callbacks();
-    two_callbacks();
-    a_cycle_through_a_waiting_caller();
-    logical_owners();
-    the_callback_of_a_logical_owner();
-    no_owner();
-    a_revoked_guard_leaves_the_graph();
-    an_abandoned_callback_leaves_the_graph();
-    crowds();
+    RUN(two_threads());
+    RUN(three_threads());
+    RUN(a_key_of_several());
+    RUN(own_key_in_nested_callbacks());
+    RUN(two_callbacks());
+    RUN(a_cycle_through_a_waiting_caller());
+    RUN(logical_owners());
+    RUN(the_callback_of_a_logical_owner());
+    RUN(no_owner());
+    RUN(a_revoked_guard_leaves_the_graph());
+    RUN(an_abandoned_callback_leaves_the_graph());
+    RUN(a_thread_that_ends());
+    RUN(crowds());
     return check_report();
 }

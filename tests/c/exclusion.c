@@ -335,22 +335,21 @@ static void play_round(const struct round *round)
     etslock_table_free(table);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
     long length_ms = is_small_scale() ? 400 : 1500;
     struct round strict = {1, 0, 0}, hasty = {0, 0, 0};
     struct round no_lock_strict = {1, 1, 5000}, no_lock_hasty = {0, 1, 5000};
     strict.length_ms = hasty.length_ms = length_ms;
-    if (argc > 1)
-        seed = strtoull(argv[1], NULL, 10);
+    seed = CHECK_NUMBER(seed);
     printf("seed %llu\n", (unsigned long long)seed);
 
     CASE("C-1: the detectors find a lock that does not exclude");
-    play_round(&no_lock_strict);
-    play_round(&no_lock_hasty);
+    RUN(play_round(&no_lock_strict));
+    RUN(play_round(&no_lock_hasty));
     CASE("C-1, C-7: one holder at a time, when all have time");
-    play_round(&strict);
+    RUN(play_round(&strict));
     CASE("C-1, C-4, C-5, C-6, C-8: one live holder at a time, when many are late");
-    play_round(&hasty);
+    RUN(play_round(&hasty));
     return check_report();
 }

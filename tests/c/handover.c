@@ -137,8 +137,8 @@ static void a_guard_outlives_its_callback(int32_t run_on)
 int main(void)
 {
     alarm(120); /* a hang is a failure */
-    deleting_a_lock_is_a_release();
-    a_guard_outlives_its_callback(ETSLOCK_RUN_ON_WORKER);
-    a_guard_outlives_its_callback(ETSLOCK_RUN_ON_CALLER);
+    RUN(deleting_a_lock_is_a_release());
+    RUN(a_guard_outlives_its_callback(ETSLOCK_RUN_ON_WORKER));
+    RUN(a_guard_outlives_its_callback(ETSLOCK_RUN_ON_CALLER));
     return check_report();
 }

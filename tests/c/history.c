@@ -659,7 +659,7 @@ static void round_of(uint64_t seed)
     etslock_table_free(table);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
     static const struct {
         const char *name;
@@ -669,12 +669,12 @@ int main(int argc, char **argv)
                  {"C-1, C-7, C-8: a bag, written through guards", ETSLOCK_BAG, ETSLOCK_GUARDED},
                  {"C-7, C-8, C-9: a bag", ETSLOCK_BAG, ETSLOCK_PUBLIC},
                  {"C-7, C-8, C-9: a duplicate bag", ETSLOCK_DUPLICATE_BAG, ETSLOCK_PUBLIC}};
-    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 20260117;
+    uint64_t seed = CHECK_NUMBER(20260117);
     int rounds = is_small_scale() ? 4 : 40;
     size_t i;
     int j;
     printf("seed %llu\n", (unsigned long long)seed);
-    the_checker();
+    RUN(the_checker());
 
     REQUIRE(pthread_barrier_init(&begin, NULL, THREADS) == 0);
     for (i = 0; i < COUNT_OF(kinds); i++) {
@@ -682,10 +682,12 @@ int main(int argc, char **argv)
         type = kinds[i].type;
         access = kinds[i].access;
         for (j = 0; j < rounds; j++)
-            round_of(seed++);
+            RUN_AS("rounds", round_of(seed++));
     }
     pthread_barrier_destroy(&begin);
 
+    if (!check_runs_all())
+        return check_report();
     CASE("the rounds have had something of everything");
     printf("%u ok, %u failed, %u cancelled, %u wait timeouts, %u exec timeouts, %u revoked, "
            "%u unlocked\n",

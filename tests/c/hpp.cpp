@@ -79,7 +79,12 @@ void test_table()
     CHECK(values(table.lookup(binary)) == strings{""});
     CHECK(values(table.lookup("")) == strings{binary});
     CHECK(table.lookup("absent").empty());
-    CHECK(table.lookup("absent").begin() == table.lookup("absent").end());
+    const etslock::tuples absent = table.lookup("absent");
+    CHECK(absent.begin() == absent.end());
+    std::size_t seen = 0;
+    for (auto [key, value] : table.lookup(binary)) // the loop keeps the snapshot
+        seen += key.size() + value.size();
+    CHECK(seen == 3);
     CHECK(table.member("") && !table.member("absent"));
     CHECK(table.insert_new("new", "1") && !table.insert_new("new", "2"));
     CHECK(table.count() == 3);
@@ -288,7 +293,7 @@ void test_abandoned()
     std::promise<void> go, gone;
     std::shared_future<void> may_go = go.get_future().share();
     std::future<void> is_gone = gone.get_future();
-    auto opts = etslock::options().exec_timeout(50ms);
+    auto opts = etslock::options().exec_timeout(50ms).on_exec_timeout(ETSLOCK_ABANDON);
     auto outlive = [may_go, end = end_signal(std::move(gone))](auto guard, auto) {
         may_go.wait();
         CHECK_STATUS(guard.status(), ETSLOCK_REVOKED);
@@ -346,15 +351,15 @@ void test_thread_ended()
 
 int main()
 {
-    test_table();
-    test_with_lock();
-    test_exceptions(ETSLOCK_RUN_ON_WORKER);
-    test_exceptions(ETSLOCK_RUN_ON_CALLER);
-    test_waiting();
-    test_guard();
-    test_lock_table();
-    test_abandoned();
-    test_killed();
-    test_thread_ended();
+    RUN(test_table());
+    RUN(test_with_lock());
+    RUN(test_exceptions(ETSLOCK_RUN_ON_WORKER));
+    RUN(test_exceptions(ETSLOCK_RUN_ON_CALLER));
+    RUN(test_waiting());
+    RUN(test_guard());
+    RUN(test_lock_table());
+    RUN(test_abandoned());
+    RUN(test_killed());
+    RUN(test_thread_ended());
     return check_report();
 }

@@ -477,15 +477,15 @@ int main(void)
     etslock_table *table = NULL;
     alarm(120); /* a hang is a failure */
     REQUIRE(etslock_table_new(NULL, &table) == ETSLOCK_OK);
-    a_blocked_callback_is_killed(table);
-    a_cleanup_handler_gives_back_a_guard(table);
-    a_loop_is_abandoned(table);
-    a_library_sleep_is_not_cut(table);
-    a_library_wait_is_not_cut(table);
-    a_callback_that_ends_its_thread(table);
-    many_kills(table);
-    ended_threads_leave_no_memory(table);
-    bad_option(table);
+    RUN(a_blocked_callback_is_killed(table));
+    RUN(a_cleanup_handler_gives_back_a_guard(table));
+    RUN(a_loop_is_abandoned(table));
+    RUN(a_library_sleep_is_not_cut(table));
+    RUN(a_library_wait_is_not_cut(table));
+    RUN(a_callback_that_ends_its_thread(table));
+    RUN(many_kills(table));
+    RUN(ended_threads_leave_no_memory(table));
+    RUN(bad_option(table));
     CHECK(stats_of(NULL).held == 0 && stats_of(NULL).waiting == 0);
     etslock_table_free(table);
     return check_report();

@@ -171,30 +171,45 @@ void run(etslock_callback callback, int64_t exec_timeout_ms, etslock_status want
             fprintf(stderr, "    %s\n", event.c_str());
 }
 
+void destructors_run_when_killed()
+{
+    CASE("C-11: destructors run, innermost first, when a callback is killed");
+    run(sleep_with_destructors, exec_ms, ETSLOCK_EXEC_TIMEOUT,
+        {"unwinding", "inner", "owned", "outer"});
+    CHECK_STATUS(etslock_table_member(shared_table, "k", 1), ETSLOCK_NOT_FOUND);
+}
+
+void a_destructor_calls_the_library()
+{
+    CASE("C-11: a destructor may call the library while its thread is killed");
+    run(hold_another_and_sleep, exec_ms, ETSLOCK_EXEC_TIMEOUT, {"outer"});
+    CHECK_STATUS(try_lock(shared_table, "inner"), ETSLOCK_OK);
+}
+
+void destructors_run_when_a_thread_ends()
+{
+    CASE("C-17: destructors run when a callback ends its thread");
+    run(exit_with_destructors, ETSLOCK_INFINITE, ETSLOCK_CALLBACK_FAILED, {"inner", "outer"});
+    CHECK_STATUS(etslock_table_member(shared_table, "k", 1), ETSLOCK_NOT_FOUND);
+}
+
+void exceptions_inside()
+{
+    CASE("C-17: an exception that is caught inside a callback does no harm");
+    run(throw_inside, ETSLOCK_INFINITE, ETSLOCK_OK, {"inner", "caught"});
+    CHECK_STATUS(etslock_table_member(shared_table, "k", 1), ETSLOCK_OK);
+}
+
 } // namespace
 
 int main()
 {
     alarm(120); // a hang is a failure
     REQUIRE(etslock_table_new(nullptr, &shared_table) == ETSLOCK_OK);
-
-    CASE("C-11: destructors run, innermost first, when a callback is killed");
-    run(sleep_with_destructors, exec_ms, ETSLOCK_EXEC_TIMEOUT,
-        {"unwinding", "inner", "owned", "outer"});
-    CHECK_STATUS(etslock_table_member(shared_table, "k", 1), ETSLOCK_NOT_FOUND);
-
-    CASE("C-11: a destructor may call the library while its thread is killed");
-    run(hold_another_and_sleep, exec_ms, ETSLOCK_EXEC_TIMEOUT, {"outer"});
-    CHECK_STATUS(try_lock(shared_table, "inner"), ETSLOCK_OK);
-
-    CASE("C-17: destructors run when a callback ends its thread");
-    run(exit_with_destructors, ETSLOCK_INFINITE, ETSLOCK_CALLBACK_FAILED, {"inner", "outer"});
-    CHECK_STATUS(etslock_table_member(shared_table, "k", 1), ETSLOCK_NOT_FOUND);
-
-    CASE("C-17: an exception that is caught inside a callback does no harm");
-    run(throw_inside, ETSLOCK_INFINITE, ETSLOCK_OK, {"inner", "caught"});
-    CHECK_STATUS(etslock_table_member(shared_table, "k", 1), ETSLOCK_OK);
-
+    RUN(destructors_run_when_killed());
+    RUN(a_destructor_calls_the_library());
+    RUN(destructors_run_when_a_thread_ends());
+    RUN(exceptions_inside());
     etslock_table_free(shared_table);
     return check_report();
 }

@@ -957,15 +957,15 @@ static void short_lived_threads(void)
 int main(void)
 {
     alarm(300); /* a hang is a failure */
-    process_exit();
-    cancelled_while_waiting_for_a_lock();
-    cancelled_during_the_callback();
-    the_cancel_state_is_restored();
-    holders_that_vanish();
-    a_table_is_freed_in_the_middle();
-    fork_in_the_middle();
-    fork_in_a_callback();
-    fork_a_busy_process();
-    short_lived_threads();
+    RUN(process_exit());
+    RUN(cancelled_while_waiting_for_a_lock());
+    RUN(cancelled_during_the_callback());
+    RUN(the_cancel_state_is_restored());
+    RUN(holders_that_vanish());
+    RUN(a_table_is_freed_in_the_middle());
+    RUN(fork_in_the_middle());
+    RUN(fork_in_a_callback());
+    RUN(fork_a_busy_process());
+    RUN(short_lived_threads());
     return check_report();
 }

@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* The functions that the tests use, found by name. */
@@ -17,6 +18,7 @@ struct library {
     __typeof__(etslock_table_new) *table_new;
     __typeof__(etslock_table_free) *table_free;
     __typeof__(etslock_table_member) *table_member;
+    __typeof__(etslock_table_insert) *table_insert;
     __typeof__(etslock_options_init) *options_init;
     __typeof__(etslock_with_lock) *with_lock;
     __typeof__(etslock_acquire) *acquire;
@@ -53,6 +55,7 @@ static void load(struct library *library)
     FIND(table_new);
     FIND(table_free);
     FIND(table_member);
+    FIND(table_insert);
     FIND(options_init);
     FIND(with_lock);
     FIND(acquire);
@@ -241,11 +244,78 @@ static void again_and_again(void)
     CHECK(dlclose(library.handle) == 0);
 }
 
+/* --- handlers that were there before the library --- */
+
+static struct library *forking; /* NULL: a fork that is of no interest */
+static etslock_table *forked;
+
+static void before_fork(void)
+{
+    if (forking != NULL)
+        CHECK(forking->table_insert(forked, "k", 1, "v", 1) == ETSLOCK_OK);
+}
+
+static void in_parent(void)
+{
+    if (forking != NULL)
+        CHECK(forking->table_member(forked, "k", 1) == ETSLOCK_OK);
+}
+
+static void in_child(void)
+{
+    etslock_table *made = NULL;
+    alarm(20); /* so that a child that hangs ends */
+    if (forking == NULL)
+        return;
+    CHECK(forking->table_insert(forked, "k", 1, "v", 1) == ETSLOCK_ERR_FORKED);
+    CHECK(forking->table_new(NULL, &made) == ETSLOCK_OK);
+    CHECK(forking->table_insert(made, "k", 1, "v", 1) == ETSLOCK_OK);
+    forked = made;
+}
+
+static void *fork_once(void *unused)
+{
+    int state = 0;
+    pid_t child = fork();
+    (void)unused;
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        CHECK(forking->table_member(forked, "k", 1) == ETSLOCK_OK);
+        if (check_failures == 0)
+            execlp("true", "true", (char *)NULL);
+        _exit(1);
+    }
+    REQUIRE(waitpid(child, &state, 0) == child);
+    CHECK(WIFEXITED(state) && WEXITSTATUS(state) == 0);
+    return NULL;
+}
+
+static void fork_with_earlier_handlers(void)
+{
+    struct library library;
+    pthread_t thread;
+    int i;
+    CASE("C-16: fork handlers that were registered before the library was loaded may call it");
+    load(&library);
+    CHECK(library.table_new(NULL, &forked) == ETSLOCK_OK);
+    forking = &library;
+    for (i = 0; i < 10; i++) { /* on threads that are new to it */
+        REQUIRE(pthread_create(&thread, NULL, fork_once, NULL) == 0);
+        REQUIRE(pthread_join(thread, NULL) == 0);
+    }
+    fork_once(NULL);
+    forking = NULL;
+    library.table_free(forked);
+    CHECK(dlclose(library.handle) == 0);
+}
+
 int main(void)
 {
     alarm(120); /* a hang is a failure */
-    close_and_load_again();
-    close_with_a_callback_running();
-    again_and_again();
+    REQUIRE(pthread_atfork(before_fork, in_parent, in_child) == 0);
+    RUN(fork_with_earlier_handlers());
+    RUN(close_and_load_again());
+    RUN(close_with_a_callback_running());
+    RUN(again_and_again());
     return check_report();
 }

@@ -577,13 +577,13 @@ static void force_release(void)
 int main(void)
 {
     alarm(60); /* a hang is a failure */
-    two_lock_tables_are_two_locks();
-    freeing_one_in_use();
-    a_snapshot();
-    a_late_holder();
-    size_of_lock_info();
-    size_of_stats();
-    counters();
-    force_release();
+    RUN(two_lock_tables_are_two_locks());
+    RUN(freeing_one_in_use());
+    RUN(a_snapshot());
+    RUN(a_late_holder());
+    RUN(size_of_lock_info());
+    RUN(size_of_stats());
+    RUN(counters());
+    RUN(force_release());
     return check_report();
 }

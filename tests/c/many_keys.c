@@ -556,6 +556,49 @@ static void losing_one_key_at_the_release_time(void)
     etslock_table_free(table);
 }
 
+static void waiters_learn_of_the_release_time(void)
+{
+    etslock_table *table = new_table();
+    int met = 0;
+    int i;
+
+    CASE("C-5, C-18: who waits behind a guard that gets its last key learns of its release time");
+    for (i = 0; i < 2; i++) {
+        etslock_lock_table *lock_table = new_lock_table();
+        etslock_guard *held = hold_as_another(lock_table, table, pair_names[i]);
+        etslock_options options = patient(lock_table);
+        struct waiter both_wanted, behind;
+        int has_other;
+        options.exec_timeout_ms = 40;
+        options.fail_timeout_ms = 40;
+        start_waiter(&both_wanted, table, pair, 2, &options);
+        await_queue(lock_table, table, pair_names[i], 1);
+        /* It has the other key already, with no deadline yet; or it asks for this one first. */
+        has_other = is_locked(lock_table, table, pair_names[1 - i]);
+        if (has_other) {
+            options = patient(lock_table);
+            options.wait_timeout_ms = HANGS_MS;
+            start_waiter(&behind, table, &pair[1 - i], 1, &options);
+            await_queue(lock_table, table, pair_names[1 - i], 1);
+        }
+        CHECK_STATUS(etslock_guard_release(held), ETSLOCK_OK);
+        REQUIRE(pthread_join(both_wanted.thread, NULL) == 0);
+        CHECK_STATUS(both_wanted.status, ETSLOCK_OK);
+        if (has_other) {
+            met++;
+            REQUIRE(pthread_join(behind.thread, NULL) == 0);
+            CHECK_STATUS(behind.status, ETSLOCK_OK);
+            /* And not only when its own time was over. */
+            CHECK(behind.took_ms < HANGS_MS / 2);
+            CHECK_STATUS(etslock_guard_cancel(behind.guard), ETSLOCK_OK);
+        }
+        etslock_guard_cancel(both_wanted.guard);
+        etslock_lock_table_free(lock_table);
+    }
+    CHECK(met == 1);
+    etslock_table_free(table);
+}
+
 static void only_named_keys_are_covered(void)
 {
     const etslock_key keys[] = {KEY("a"), KEY("b")};
@@ -782,21 +825,22 @@ static void the_holder_is_gone(void)
 int main(void)
 {
     alarm(120); /* a hang is a failure */
-    duplicates_count_once();
-    tuples_are_grouped();
-    number_of_keys();
-    overlapping_sets_in_any_order();
-    a_timeout_leaves_nothing();
-    one_global_order();
-    one_wait_deadline();
-    exec_deadline_counts_from_the_last_grant();
-    one_token();
-    losing_one_key_by_force();
-    losing_one_key_at_the_release_time();
-    only_named_keys_are_covered();
-    writes_commit_together();
-    counters_over_several_keys();
-    nested_locks();
-    the_holder_is_gone();
+    RUN(duplicates_count_once());
+    RUN(tuples_are_grouped());
+    RUN(number_of_keys());
+    RUN(overlapping_sets_in_any_order());
+    RUN(a_timeout_leaves_nothing());
+    RUN(one_global_order());
+    RUN(one_wait_deadline());
+    RUN(exec_deadline_counts_from_the_last_grant());
+    RUN(one_token());
+    RUN(losing_one_key_by_force());
+    RUN(losing_one_key_at_the_release_time());
+    RUN(waiters_learn_of_the_release_time());
+    RUN(only_named_keys_are_covered());
+    RUN(writes_commit_together());
+    RUN(counters_over_several_keys());
+    RUN(nested_locks());
+    RUN(the_holder_is_gone());
     return check_report();
 }

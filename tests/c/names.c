@@ -409,12 +409,12 @@ static void many_threads_and_one_name(void)
 int main(void)
 {
     alarm(120); /* a hang is a failure */
-    a_name_finds_its_table();
-    bad_names();
-    two_handles_are_one_table();
-    closing_one_handle();
-    a_new_table_of_an_old_name();
-    guarded_tables();
-    many_threads_and_one_name();
+    RUN(a_name_finds_its_table());
+    RUN(bad_names());
+    RUN(two_handles_are_one_table());
+    RUN(closing_one_handle());
+    RUN(a_new_table_of_an_old_name());
+    RUN(guarded_tables());
+    RUN(many_threads_and_one_name());
     return check_report();
 }

@@ -288,33 +288,39 @@ static void call_without_a_thread(struct last_calls *calls)
     etslock_table *table = calls->table;
     etslock_guard *guard = calls->guards[0];
     etslock_tuples *tuples = NULL;
-    etslock_cursor *cursor = NULL;
     int64_t number = 7;
     size_t i;
-    CHECK_STATUS(etslock_table_insert(table, "k", 1, "lost", 4), ETSLOCK_ERR_NO_THREAD);
-    CHECK_STATUS(etslock_table_lookup(table, "k", 1, &tuples), ETSLOCK_ERR_NO_THREAD);
-    CHECK_STATUS(etslock_table_take(table, "k", 1, &tuples), ETSLOCK_ERR_NO_THREAD);
-    CHECK_STATUS(etslock_table_delete(table, "k", 1), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_table_insert(table, "lost", 4, "lost", 4), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_table_insert_new(table, "lost", 4, "lost", 4), ETSLOCK_ERR_NO_THREAD);
     CHECK_STATUS(etslock_table_update_counter(table, "n", 1, 1, 1, &number),
                  ETSLOCK_ERR_NO_THREAD);
-    CHECK_STATUS(etslock_table_cursor(table, &cursor), ETSLOCK_ERR_NO_THREAD);
-    CHECK_STATUS(etslock_guard_lookup(guard, "k", 1, &tuples), ETSLOCK_ERR_NO_THREAD);
-    CHECK_STATUS(etslock_guard_sleep(guard, 1), ETSLOCK_ERR_NO_THREAD);
-    CHECK_STATUS(etslock_guard_commit(guard), ETSLOCK_ERR_NO_THREAD);
-    CHECK(tuples == NULL && cursor == NULL && number == 7);
+    /* These need none: the key is there. */
+    CHECK(has_value(table, "k", "old"));
+    CHECK_STATUS(etslock_table_insert(table, "k", 1, "new", 3), ETSLOCK_OK);
+    CHECK(has_value(table, "k", "new"));
+    CHECK_STATUS(etslock_table_insert(table, "k", 1, "old", 3), ETSLOCK_OK);
+    CHECK_STATUS(etslock_guard_lookup(guard, "k", 1, &tuples), ETSLOCK_OK);
+    etslock_tuples_free(tuples);
+    tuples = NULL;
+    CHECK_STATUS(etslock_guard_commit(guard), ETSLOCK_OK);
+    CHECK(has_value(table, "k", "kept"));
+    CHECK_STATUS(etslock_table_insert(table, "k", 1, "old", 3), ETSLOCK_OK);
+    CHECK(tuples == NULL && number == 7);
     for (i = 0; i < COUNT_OF(run_ons); i++) {
         etslock_options options = on_a_worker(ETSLOCK_ABANDON);
         struct work work = {table, 0, 0};
         options.run_on = run_ons[i];
         options.wait_timeout_ms = ETSLOCK_INFINITE; /* for what this thread holds */
         CHECK_STATUS(etslock_with_lock(table, "k", 1, must_not_run, &work, &options, NULL),
-                     ETSLOCK_ERR_NO_THREAD);
+                     ETSLOCK_DEADLOCK); /* it needs nothing to find that out */
         CHECK(work.frees == 1);
     }
+    CHECK_STATUS(etslock_guard_sleep(guard, 1), ETSLOCK_OK);
     /* What ends something ends it. */
     etslock_table_free(calls->handle);
-    CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_ERR_NO_THREAD);
-    CHECK_STATUS(etslock_guard_cancel(calls->guards[1]), ETSLOCK_OK);
+    CHECK_STATUS(etslock_guard_release(guard), ETSLOCK_OK);
+    CHECK_STATUS(etslock_guard_release(calls->guards[1]), ETSLOCK_ERR_NO_THREAD);
+    CHECK_STATUS(etslock_table_member(table, "k2", 2), ETSLOCK_NOT_FOUND);
 }
 
 static void make_last_calls(void *argument)
@@ -329,7 +335,8 @@ static void *end_with_guards(void *argument)
     struct last_calls *calls = argument;
     calls->guards[0] = hold(calls->table, "k");
     calls->guards[1] = hold(calls->table, "k2");
-    CHECK_STATUS(etslock_guard_insert(calls->guards[0], "k", 1, "lost", 4), ETSLOCK_OK);
+    CHECK_STATUS(etslock_guard_insert(calls->guards[0], "k", 1, "kept", 4), ETSLOCK_OK);
+    CHECK_STATUS(etslock_guard_insert(calls->guards[1], "k2", 2, "lost", 4), ETSLOCK_OK);
     REQUIRE(pthread_setspecific(ending, calls) == 0);
     return NULL;
 }
@@ -358,12 +365,12 @@ int main(void)
     main_thread = pthread_self();
     REQUIRE(sem_init(&arrived, 0, 0) == 0 && sem_init(&go, 0, 0) == 0);
     CHECK_STATUS(etslock_table_insert(table, "k", 1, "old", 3), ETSLOCK_OK);
-    every_refusal(table);
-    a_waiter_gets_the_lock(table);
-    a_late_thread(table);
-    no_thread_needed(table);
-    a_nested_call(table);
-    an_ending_thread(table);
+    RUN(every_refusal(table));
+    RUN(a_waiter_gets_the_lock(table));
+    RUN(a_late_thread(table));
+    RUN(no_thread_needed(table));
+    RUN(a_nested_call(table));
+    RUN(an_ending_thread(table));
     sem_destroy(&arrived);
     sem_destroy(&go);
     etslock_table_free(table);

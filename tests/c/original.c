@@ -350,22 +350,22 @@ static void many_callers(void)
 int main(void)
 {
     CASE("C-1, C-3: the example, with writes through the guard");
-    the_example(0, ETSLOCK_RUN_ON_WORKER);
+    RUN(the_example(0, ETSLOCK_RUN_ON_WORKER));
     CASE("C-1, C-9: the example, with writes straight to the table");
-    the_example(1, ETSLOCK_RUN_ON_WORKER);
+    RUN(the_example(1, ETSLOCK_RUN_ON_WORKER));
     CASE("C-1, C-10: the example, on the callers' threads");
-    the_example(0, ETSLOCK_RUN_ON_CALLER);
+    RUN(the_example(0, ETSLOCK_RUN_ON_CALLER));
     CASE("C-4, C-8: exec_timeout");
-    exec_timeout();
+    RUN(exec_timeout());
     CASE("C-2: wait_timeout");
-    wait_timeout();
+    RUN(wait_timeout());
     CASE("C-5, C-6: fail_timeout, the holder vanished");
-    fail_timeout_of_a_guard();
+    RUN(fail_timeout_of_a_guard());
     CASE("C-5, C-10: fail_timeout, the callback does not return");
-    fail_timeout_of_a_callback();
+    RUN(fail_timeout_of_a_callback());
     CASE("C-1: no key collisions between tables");
-    no_collision();
+    RUN(no_collision());
     CASE("C-1, C-7: many callers, one counter");
-    many_callers();
+    RUN(many_callers());
     return check_report();
 }

@@ -415,15 +415,15 @@ int main(void)
     etslock_table_options_init(&options, sizeof options);
     options.name = "queue";
     REQUIRE(etslock_table_new(&options, &table) == ETSLOCK_OK);
-    fifo_is_strict(table);
-    nobody_passes_a_fifo_waiter(table);
-    leaving_in_the_middle("queue");
-    mixed_fifo_and_fair(table);
-    a_force_release_hands_over(table);
-    fair_waiters_all_get_it(table);
-    a_hog_starves_nobody(table);
-    polling(table);
-    a_queued_waiter_before_a_polling_one(table);
+    RUN(fifo_is_strict(table));
+    RUN(nobody_passes_a_fifo_waiter(table));
+    RUN(leaving_in_the_middle("queue"));
+    RUN(mixed_fifo_and_fair(table));
+    RUN(a_force_release_hands_over(table));
+    RUN(fair_waiters_all_get_it(table));
+    RUN(a_hog_starves_nobody(table));
+    RUN(polling(table));
+    RUN(a_queued_waiter_before_a_polling_one(table));
     etslock_table_free(table);
     return check_report();
 }

@@ -265,18 +265,15 @@ static int state_of(pid_t pid)
     return state;
 }
 
-int main(int argc, char **argv)
+static void a_stopped_process(const char *program)
 {
     pid_t pid;
     int state;
-    if (argc > 1)
-        return child();
-
     CASE("a process that was stopped past its deadlines (see the child's report)");
     pid = fork();
     REQUIRE(pid >= 0);
     if (pid == 0) {
-        execlp(argv[0], argv[0], "child", (char *)NULL);
+        execlp(program, program, "child", (char *)NULL);
         _exit(127);
     }
     state = state_of(pid);
@@ -286,5 +283,12 @@ int main(int argc, char **argv)
         state = state_of(pid);
     }
     CHECK(WIFEXITED(state) && WEXITSTATUS(state) == EXIT_SUCCESS);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "child") == 0)
+        return child();
+    RUN(a_stopped_process(argv[0]));
     return check_report();
 }

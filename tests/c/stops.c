@@ -500,13 +500,13 @@ static void bad_input(void)
 
 int main(void)
 {
-    every_call();
-    many_waits();
-    granted_first();
-    freed();
-    races();
-    smaller_options();
-    forked();
-    bad_input();
+    RUN(every_call());
+    RUN(many_waits());
+    RUN(granted_first());
+    RUN(freed());
+    RUN(races());
+    RUN(smaller_options());
+    RUN(forked());
+    RUN(bad_input());
     return check_report();
 }

@@ -1439,26 +1439,26 @@ static void reads_never_go_back(void)
 int main(void)
 {
     size_t i;
-    a_set();
-    a_bag();
-    a_duplicate_bag();
-    inserting_new();
-    taking();
-    deleting();
-    clearing();
-    counting_up();
-    bytes_of_every_kind();
-    snapshots_never_change();
-    large_values_are_shared();
-    cursors();
-    cursors_outlive_the_table();
+    RUN(a_set());
+    RUN(a_bag());
+    RUN(a_duplicate_bag());
+    RUN(inserting_new());
+    RUN(taking());
+    RUN(deleting());
+    RUN(clearing());
+    RUN(counting_up());
+    RUN(bytes_of_every_kind());
+    RUN(snapshots_never_change());
+    RUN(large_values_are_shared());
+    RUN(cursors());
+    RUN(cursors_outlive_the_table());
     for (i = 0; i < COUNT_OF(types); i++)
-        cursors_among_writers(types[i]);
-    counters_among_threads();
-    takes_among_threads();
-    bags_among_threads();
-    everything_among_threads();
-    reads_follow_other_threads();
-    reads_never_go_back();
+        RUN(cursors_among_writers(types[i]));
+    RUN(counters_among_threads());
+    RUN(takes_among_threads());
+    RUN(bags_among_threads());
+    RUN(everything_among_threads());
+    RUN(reads_follow_other_threads());
+    RUN(reads_never_go_back());
     return check_report();
 }

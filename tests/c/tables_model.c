@@ -327,20 +327,20 @@ static void run(int operations)
         let_go(&kept[j]);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
     int operations = is_small_scale() ? 5000 : 100000;
-    random_state = argc > 1 ? strtoull(argv[1], NULL, 0) : 20260117u;
+    random_state = CHECK_NUMBER(20260117);
     printf("seed %llu\n", (unsigned long long)random_state);
 
     CASE("C-9: a set answers as the model does");
     type = ETSLOCK_SET;
-    run(operations);
+    RUN_AS("set", run(operations));
     CASE("C-9: a bag answers as the model does");
     type = ETSLOCK_BAG;
-    run(operations);
+    RUN_AS("bag", run(operations));
     CASE("C-9: a duplicate bag answers as the model does");
     type = ETSLOCK_DUPLICATE_BAG;
-    run(operations);
+    RUN_AS("duplicate_bag", run(operations));
     return check_report();
 }

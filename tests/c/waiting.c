@@ -914,51 +914,51 @@ int main(void)
 {
     size_t i;
     CASE("C-1: different keys never block each other");
-    many_keys();
+    RUN(many_keys());
     CASE("C-1: two handles to one table are one table");
-    one_table_two_handles();
+    RUN(one_table_two_handles());
     for (i = 0; i < 3; i++) {
         CASE("C-2: wait timeouts");
-        wait_timeouts(queues[i]);
+        RUN(wait_timeouts(queues[i]));
         CASE("C-2: infinite timeouts");
-        infinite_wait(queues[i]);
+        RUN(infinite_wait(queues[i]));
     }
     CASE("C-3: FAIR hands over to a head that has waited");
-    handed_over(ETSLOCK_QUEUE_FAIR, 1000L * WELL_PAST_HAND_OVER_MS);
-    no_starvation();
+    RUN(handed_over(ETSLOCK_QUEUE_FAIR, 1000L * WELL_PAST_HAND_OVER_MS));
+    RUN(no_starvation());
     CASE("C-3: FIFO hands over at every release");
-    handed_over(ETSLOCK_QUEUE_FIFO, 0);
+    RUN(handed_over(ETSLOCK_QUEUE_FIFO, 0));
     CASE("C-3: FIFO is the order of arrival");
-    order_of_arrival();
+    RUN(order_of_arrival());
     CASE("C-3: a poller gets the lock only when it is free");
-    polling(ETSLOCK_QUEUE_FIFO, 2);
-    polling(ETSLOCK_QUEUE_FIFO, 0);
-    polling(ETSLOCK_QUEUE_FAIR, 2);
+    RUN(polling(ETSLOCK_QUEUE_FIFO, 2));
+    RUN(polling(ETSLOCK_QUEUE_FIFO, 0));
+    RUN(polling(ETSLOCK_QUEUE_FAIR, 2));
     CASE("C-4: a worker call returns at its exec deadline");
-    call_returns_at_its_deadline();
+    RUN(call_returns_at_its_deadline());
     CASE("C-4: in time with its writes, or late without them");
-    decided_once(ETSLOCK_RUN_ON_WORKER, ETSLOCK_ABANDON);
-    decided_once(ETSLOCK_RUN_ON_WORKER, ETSLOCK_JOIN);
-    decided_once(ETSLOCK_RUN_ON_CALLER, ETSLOCK_ABANDON);
-    left_alone();
+    RUN(decided_once(ETSLOCK_RUN_ON_WORKER, ETSLOCK_ABANDON));
+    RUN(decided_once(ETSLOCK_RUN_ON_WORKER, ETSLOCK_JOIN));
+    RUN(decided_once(ETSLOCK_RUN_ON_CALLER, ETSLOCK_ABANDON));
+    RUN(left_alone());
     CASE("C-5: a cancelled caller leaves no lock behind");
     for (i = 0; i < 2; i++) {
-        cancelled_callers(run_ons[i], 1);
-        cancelled_callers(run_ons[i], 0);
+        RUN(cancelled_callers(run_ons[i], 1));
+        RUN(cancelled_callers(run_ons[i], 0));
     }
-    self_re_entry();
-    owners();
+    RUN(self_re_entry());
+    RUN(owners());
     CASE("C-13: a cycle of two, and of three");
-    cycle(2);
-    cycle(3);
+    RUN(cycle(2));
+    RUN(cycle(3));
     CASE("C-13: an abandoned callback may wait for its former caller");
-    abandoned_callback_waits();
+    RUN(abandoned_callback_waits());
     CASE("C-14: waiters through a freed handle");
-    closed_table();
+    RUN(closed_table());
     CASE("C-14: waiters of a freed lock table");
-    closed_lock_table();
+    RUN(closed_lock_table());
     CASE("C-14: callbacks outlive the handle they came through");
-    callbacks_live_on(ETSLOCK_RUN_ON_WORKER);
-    callbacks_live_on(ETSLOCK_RUN_ON_CALLER);
+    RUN(callbacks_live_on(ETSLOCK_RUN_ON_WORKER));
+    RUN(callbacks_live_on(ETSLOCK_RUN_ON_CALLER));
     return check_report();
 }

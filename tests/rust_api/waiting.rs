@@ -69,7 +69,7 @@ fn c3_fifo_waiters_come_in_the_order_of_arrival() {
                 guard.release().unwrap();
             });
             until(|| {
-                let locks = etslock::locks(scene.lock_table(), Some(&scene.table));
+                let locks = etslock::locks(scene.lock_table(), Some(&scene.table)).unwrap();
                 locks.len() == 1 && locks[0].0.waiters == number + 1
             });
         }
