@@ -699,7 +699,10 @@ mod model {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(preemptions);
         builder.max_branches = 100_000;
-        builder.check(model);
+        builder.check(move || {
+            model();
+            lock::reclaim_all();
+        });
     }
 
     const MODES: [WaitMode; 2] = [WaitMode::Fair, WaitMode::Fifo];
