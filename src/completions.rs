@@ -555,7 +555,7 @@ mod model {
     use crate::key::{Key, LockId, LockIds};
     use crate::lock::{
         self, Begun, Hold, HoldRef, InboxRef, LockTable, Locked, Owner, Progress, Request, Scope,
-        Stop, WaitMode, Waker,
+        Scopes, Stop, WaitMode, Waker,
     };
     use loom::thread::{self, JoinHandle};
     use std::time::Duration;
@@ -593,9 +593,18 @@ mod model {
         }
     }
 
+    #[derive(Debug)]
+    struct Handle(Scope);
+
+    impl Scopes for Handle {
+        fn each(&self, look: &mut dyn FnMut(&Scope)) {
+            look(&self.0);
+        }
+    }
+
     struct Scene {
         lock_table: LockTable,
-        handle: Scope,
+        handle: Handle,
         stop: Stop,
     }
 
@@ -612,7 +621,7 @@ mod model {
     impl Scene {
         fn request(&self, wait: Timeout, queue: WaitMode) -> Request<'_> {
             let (spin_delay, stop) = (Duration::ZERO, Some(self.stop.scope()));
-            Request { wait, queue, spin_delay, scope: &self.handle, stop }
+            Request { wait, queue, spin_delay, handles: &self.handle, stop }
         }
 
         fn nothing_yet(&self) -> Locked {
@@ -634,7 +643,7 @@ mod model {
     impl World {
         /// A lock that is held, and a queue.
         fn new() -> (Arc<Self>, Guard) {
-            let (lock_table, handle) = (LockTable::new(), Scope::new());
+            let (lock_table, handle) = (LockTable::new(), Handle(Scope::new()));
             let scene = Arc::new(Scene { lock_table, handle, stop: Stop::new() });
             let queue = Queue::new();
             let inbox = Arc::new(Arc::clone(&queue) as Arc<dyn Inbox>);
@@ -690,7 +699,10 @@ mod model {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(preemptions);
         builder.max_branches = 100_000;
-        builder.check(model);
+        builder.check(move || {
+            model();
+            lock::reclaim_all();
+        });
     }
 
     const MODES: [WaitMode; 2] = [WaitMode::Fair, WaitMode::Fifo];

@@ -761,6 +761,8 @@ mod model {
             release(holder);
             assert!(lock_table.locks(None).unwrap().is_empty(), "still locked");
             assert_eq!(waits::waiting(lock_table.scope()), 0, "still registered");
+            drop(lock_table);
+            crate::lock::reclaim_all();
         });
     }
 }

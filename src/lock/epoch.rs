@@ -11,7 +11,10 @@
 #[cfg(not(loom))]
 pub(super) use collector::{Pin, begin_thread, pin};
 #[cfg(loom)]
-pub(super) use model::{Pin, begin_thread, pin, reclaim_all};
+#[cfg(test)]
+pub(crate) use model::reclaim_all;
+#[cfg(loom)]
+pub(super) use model::{Pin, begin_thread, pin};
 
 #[cfg(not(loom))]
 mod collector {
@@ -107,7 +110,7 @@ mod model {
     }
 
     /// Runs all that was retired.
-    pub(in crate::lock) fn reclaim_all() {
+    pub(crate) fn reclaim_all() {
         for reclaim in RETIRED.take() {
             reclaim();
         }

@@ -52,6 +52,8 @@ pub(crate) use acquire::{Begun, Pending, Progress, Request};
 pub(crate) use current::{
     Identity, assume_identity, enter_call, identity, inside_call, leave_call, thread_number,
 };
+#[cfg(all(test, loom))]
+pub(crate) use epoch::reclaim_all;
 pub(crate) use hold::{Gate, Hold, Lost, Standing, Verdict};
 pub(crate) use hold_ref::HoldRef;
 pub use inspect::{LockInfo, Stats};

@@ -89,11 +89,12 @@ static void every_call(void)
     for (queue = 0; queue < COUNT_OF(queues); queue++) {
         for (what = 0; what < CALLS; what++) {
             for (key = 0; key < 2; key++) {
-                etslock_stop *stop = new_stop();
+                etslock_stop *stop;
                 etslock_guard *holder;
                 struct call call;
                 if (key == 1 && what != WITH_LOCKS && what != ACQUIRE_LOCKS)
                     continue; /* they do not want the second key */
+                stop = new_stop();
                 memset(&call, 0, sizeof call);
                 call.table = table;
                 call.what = what;
