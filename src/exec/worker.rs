@@ -348,12 +348,6 @@ fn start_thread(worker: *mut c_void) -> Result<()> {
     Ok(())
 }
 
-/// Nobody starts a thread: this build only stands beside the models of loom, or has none of its own.
-#[cfg(any(shuttle, all(loom, not(test))))]
-fn start_thread(_worker: *mut c_void) -> Result<()> {
-    Err(crate::error::Error::NoThread)
-}
-
 /// Models know nothing of the system.
 #[cfg(any(loom, shuttle))]
 mod unmodelled {
