@@ -29,6 +29,7 @@ limited() { timeout -k 5 "$limit" "$@"; }
 
 # build KIND NAME: 0, or it does not build.
 build() {
+    local program=${2%% *}
     cd "$tree" || return
     case $1 in
     test) CARGO_TARGET_DIR=$plain cargo test --release --locked --lib --no-run ;;
@@ -38,9 +39,9 @@ build() {
             cargo test --release --locked --lib --no-run ;;
     # Whether it agrees is the test itself.
     header | symbols | python) CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh ;;
-    c | memory) library && make -s "build/tests/c99/$2" ;;
-    static) library && make -s "build/tests/static/$2" ;;
-    cpp) library && make -s "build/tests/cpp/$2" ;;
+    c | memory) library && make -s "build/tests/c99/$program" ;;
+    static) library && make -s "build/tests/static/$program" ;;
+    cpp) library && make -s "build/tests/cpp/$program" ;;
     esac
 }
 
@@ -48,6 +49,9 @@ library() { CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh; }
 
 # run KIND NAME: 0, or somebody has seen it.
 run() {
+    # A program, and one of its cases if it is not all of them.
+    local -a program=()
+    read -ra program <<<"$2"
     cd "$tree" || return
     export ETSLOCK_LIBRARY=$tree/build/lib/libetslock.so
     case $1 in
@@ -58,12 +62,12 @@ run() {
     loom | shuttle)
         RUSTFLAGS="--cfg $1" CARGO_TARGET_DIR=$models/$1 \
             limited cargo test --release --locked --lib "$2" ;;
-    c) limited "build/tests/c99/$2" ;;
-    static) limited "build/tests/static/$2" ;;
-    cpp) limited "build/tests/cpp/$2" ;;
+    c) limited "build/tests/c99/${program[0]}" "${program[@]:1}" ;;
+    static) limited "build/tests/static/${program[0]}" "${program[@]:1}" ;;
+    cpp) limited "build/tests/cpp/${program[0]}" "${program[@]:1}" ;;
     memory)
         ETSLOCK_TEST_SCALE=small limited valgrind --quiet --error-exitcode=99 --fair-sched=yes \
-            --leak-check=full "build/tests/c99/$2" ;;
+            --leak-check=full "build/tests/c99/${program[0]}" "${program[@]:1}" ;;
     header) CARGO_TARGET_DIR=$plain cmp build/include/etslock.h include/etslock.h ;;
     symbols) CARGO_TARGET_DIR=$plain STRICT=1 limited scripts/check-symbols.sh ;;
     python) CARGO_TARGET_DIR=$plain limited scripts/test-ffi.sh ;;

@@ -42,7 +42,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::lock::Inbox;
 use crate::sync::machine::{Mutex, MutexGuard};
-use crate::sync::{Arc, Thread, current, park, park_timeout, planted};
+use crate::sync::{Arc, Thread, current, park, park_timeout};
 
 /// What is pending: an acquire, or what a model takes for one.
 pub(crate) trait Acquire: Send + 'static {
@@ -371,7 +371,7 @@ impl<A: Acquire> Queue<A> {
         };
         let mut state = self.0.lock();
         let note = state.notes.remove(&ticket).unwrap_or_default();
-        let withdrawn = note.withdrawn && !planted("withdrawn and granted");
+        let withdrawn = note.withdrawn;
         state.timers.remove(&(timer, ticket));
         if state.closed || withdrawn {
             state.acquires.remove(&ticket);
@@ -394,7 +394,7 @@ impl<A: Acquire> Queue<A> {
                     state.timers.insert((until, ticket));
                 }
                 state.acquires.insert(ticket, Some(pending));
-                if note.again && !planted("woken while polled") {
+                if note.again {
                     state.ready.push_back(ticket);
                 }
             }
@@ -523,7 +523,6 @@ impl<A: Acquire> State<A> {
         let is_busy = !self.ready.is_empty() || self.done.len > 0;
         let timer = self.first_timer();
         if (is_busy || timer < self.watched_until())
-            && !planted("nobody is woken")
             && let Some((_, thread)) = self.sleepers.pop_last()
         {
             thread.unpark();

@@ -15,7 +15,7 @@ use crate::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use crate::sync::{Arc, Thread, planted};
+use crate::sync::{Arc, Thread};
 
 /// Once a waiter has been head for so long, the next release hands it the lock (C-3).
 const HANDOVER_AFTER: Timeout = Timeout::millis(2);
@@ -107,9 +107,7 @@ impl Waiter {
     /// A pending one is about to be polled: whoever wakes it from now on is heard (I4).
     pub(super) fn polled(&self) {
         // ORDERING: pairs with `wake`. An exchange, so that it reads the last wake-up.
-        if !planted("polled afterwards") {
-            self.woken.swap(false, AcqRel);
-        }
+        self.woken.swap(false, AcqRel);
     }
 
     pub(super) fn is_pending(&self) -> bool {
@@ -239,7 +237,7 @@ impl Queue {
     pub(super) fn deputy(&self) -> Option<&Arc<Waiter>> {
         let head = self.head()?;
         let (_, first) = self.0.as_ref()?.blocked.first_key_value()?;
-        (head.is_pending() && !planted("no deputy")).then_some(first)
+        head.is_pending().then_some(first)
     }
 
     /// Whether `waiter` is the deputy of the head.
