@@ -21,6 +21,9 @@ mutate=("$root/scripts/mutate.py")
 # WHY: not as it is released. Link time optimization of each would take longer than all the tests,
 # and no bug in here depends on it.
 cargo_quickly
+# The plain tests are small: to build them takes longer than to run them. Without what `debug_assert`
+# says, as in what is released: the tests are to see it by themselves.
+export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false
 export CARGO_TERM_COLOR=never
 # A failure is enough: the rest of a program need not run.
 export ETSLOCK_TEST_FIRST_FAILURE=1 RUST_BACKTRACE=0
@@ -32,8 +35,8 @@ build() {
     local program=${2%% *}
     cd "$tree" || return
     case $1 in
-    test) CARGO_TARGET_DIR=$plain cargo test --release --locked --lib --no-run ;;
-    api) CARGO_TARGET_DIR=$plain cargo test --release --locked --test rust_api --no-run ;;
+    test) CARGO_TARGET_DIR=$plain cargo test --locked --lib --no-run ;;
+    api) CARGO_TARGET_DIR=$plain cargo test --locked --test rust_api --no-run ;;
     loom | shuttle)
         RUSTFLAGS="--cfg $1" CARGO_TARGET_DIR=$models/$1 \
             cargo test --release --locked --lib --no-run ;;
@@ -55,10 +58,10 @@ run() {
     cd "$tree" || return
     export ETSLOCK_LIBRARY=$tree/build/lib/libetslock.so
     case $1 in
-    test) CARGO_TARGET_DIR=$plain limited cargo test --release --locked --lib "$2" ;;
+    test) CARGO_TARGET_DIR=$plain limited cargo test --locked --lib "$2" ;;
     api)
         CARGO_TARGET_DIR=$plain \
-            limited cargo test --release --locked --test rust_api "$2" ;;
+            limited cargo test --locked --test rust_api "$2" ;;
     loom | shuttle)
         RUSTFLAGS="--cfg $1" CARGO_TARGET_DIR=$models/$1 \
             limited cargo test --release --locked --lib "$2" ;;
