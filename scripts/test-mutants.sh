@@ -41,14 +41,17 @@ build() {
         RUSTFLAGS="--cfg $1" CARGO_TARGET_DIR=$models/$1 \
             cargo test --release --locked --lib --no-run ;;
     # Whether it agrees is the test itself.
-    header | symbols | python) CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh ;;
+    header | python) library ;;
+    symbols) CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh ;;
     c | memory) library && make -s "build/tests/c99/$program" ;;
     static) library && make -s "build/tests/static/$program" ;;
     cpp) library && make -s "build/tests/cpp/$program" ;;
     esac
 }
 
-library() { CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh; }
+library() {
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh
+}
 
 # run KIND NAME: 0, or somebody has seen it.
 run() {

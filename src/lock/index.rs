@@ -1087,6 +1087,10 @@ mod tests {
                 let node = index.find(id.1, **id).unwrap().expect("it is there");
                 assert_eq!(*node.sole.0, **id);
             }
+            // Others come to the same places, and are not in here.
+            for (number, hash) in ids.iter().skip(1).step_by(10).map(|id| **id) {
+                assert!(index.find(hash, (!number, hash)).unwrap().is_none());
+            }
             assert_eq!(index.count(|_| false), ids.len() - ids.len() / 10);
             let mut seen = [0, 0];
             let visited = index.visit(|one| {
