@@ -21,6 +21,9 @@ mutate=("$root/scripts/mutate.py")
 # WHY: not as it is released. Link time optimization of each would take longer than all the tests,
 # and no bug in here depends on it.
 cargo_quickly
+# The plain tests are small: to build them takes longer than to run them. Without what `debug_assert`
+# says, as in what is released: the tests are to see it by themselves.
+export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false
 export CARGO_TERM_COLOR=never
 # A failure is enough: the rest of a program need not run.
 export ETSLOCK_TEST_FIRST_FAILURE=1 RUST_BACKTRACE=0
@@ -29,41 +32,48 @@ limited() { timeout -k 5 "$limit" "$@"; }
 
 # build KIND NAME: 0, or it does not build.
 build() {
+    local program=${2%% *}
     cd "$tree" || return
     case $1 in
-    test) CARGO_TARGET_DIR=$plain cargo test --release --locked --lib --no-run ;;
-    api) CARGO_TARGET_DIR=$plain cargo test --release --locked --test rust_api --no-run ;;
+    test) CARGO_TARGET_DIR=$plain cargo test --locked --lib --no-run ;;
+    api) CARGO_TARGET_DIR=$plain cargo test --locked --test rust_api --no-run ;;
     loom | shuttle)
         RUSTFLAGS="--cfg $1" CARGO_TARGET_DIR=$models/$1 \
             cargo test --release --locked --lib --no-run ;;
     # Whether it agrees is the test itself.
-    header | symbols | python) CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh ;;
-    c | memory) library && make -s "build/tests/c99/$2" ;;
-    static) library && make -s "build/tests/static/$2" ;;
-    cpp) library && make -s "build/tests/cpp/$2" ;;
+    header | python) library ;;
+    symbols) CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh ;;
+    c | memory) library && make -s "build/tests/c99/$program" ;;
+    static) library && make -s "build/tests/static/$program" ;;
+    cpp) library && make -s "build/tests/cpp/$program" ;;
     esac
 }
 
-library() { CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh; }
+library() {
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR=$plain MAKELEVEL=2 scripts/stage.sh
+}
 
 # run KIND NAME: 0, or somebody has seen it.
 run() {
+    # A program, and one of its cases if it is not all of them.
+    local -a program=()
+    read -ra program <<<"$2"
     cd "$tree" || return
     export ETSLOCK_LIBRARY=$tree/build/lib/libetslock.so
     case $1 in
-    test) CARGO_TARGET_DIR=$plain limited cargo test --release --locked --lib "$2" ;;
+    test) CARGO_TARGET_DIR=$plain limited cargo test --locked --lib "$2" ;;
     api)
         CARGO_TARGET_DIR=$plain \
-            limited cargo test --release --locked --test rust_api "$2" ;;
+            limited cargo test --locked --test rust_api "$2" ;;
     loom | shuttle)
         RUSTFLAGS="--cfg $1" CARGO_TARGET_DIR=$models/$1 \
             limited cargo test --release --locked --lib "$2" ;;
-    c) limited "build/tests/c99/$2" ;;
-    static) limited "build/tests/static/$2" ;;
-    cpp) limited "build/tests/cpp/$2" ;;
+    c) limited "build/tests/c99/${program[0]}" "${program[@]:1}" ;;
+    static) limited "build/tests/static/${program[0]}" "${program[@]:1}" ;;
+    cpp) limited "build/tests/cpp/${program[0]}" "${program[@]:1}" ;;
     memory)
         ETSLOCK_TEST_SCALE=small limited valgrind --quiet --error-exitcode=99 --fair-sched=yes \
-            --leak-check=full "build/tests/c99/$2" ;;
+            --leak-check=full "build/tests/c99/${program[0]}" "${program[@]:1}" ;;
     header) CARGO_TARGET_DIR=$plain cmp build/include/etslock.h include/etslock.h ;;
     symbols) CARGO_TARGET_DIR=$plain STRICT=1 limited scripts/check-symbols.sh ;;
     python) CARGO_TARGET_DIR=$plain limited scripts/test-ffi.sh ;;

@@ -46,17 +46,6 @@ pub(crate) fn nap() {
     }
 }
 
-/// Whether the machine that a model runs is to be broken in this way: what a model is worth shows
-/// when it finds the bug.
-#[cfg(not(any(loom, shuttle)))]
-pub(crate) const fn planted(_bug: &str) -> bool {
-    false
-}
-#[cfg(any(loom, shuttle))]
-pub(crate) fn planted(bug: &str) -> bool {
-    std::env::var("PLANTED").is_ok_and(|planted| planted == bug)
-}
-
 /// A mutex whose critical sections leave its data valid at every step.
 ///
 /// WHY: no poison. A panic is answered with `ETSLOCK_ERR_PANIC` where it happens; the key that

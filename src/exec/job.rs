@@ -23,9 +23,8 @@
 
 use crate::sync::atomic::{
     AtomicU8,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed},
 };
-use crate::sync::planted;
 
 const IDLE: u8 = 0;
 const QUEUED: u8 = 1;
@@ -151,10 +150,6 @@ impl Job {
 
     /// Caller: is about to sleep. `false`: the work has ended.
     pub(super) fn caller_sleeps(&self) -> bool {
-        if planted("sleep without looking") {
-            self.0.fetch_or(CALLER_SLEEPS, AcqRel);
-            return true;
-        }
         self.step(RUNNING, RUNNING | CALLER_SLEEPS)
             || self.step(QUEUED, QUEUED | CALLER_SLEEPS)
             || self.step(RUNNING, RUNNING | CALLER_SLEEPS)
@@ -172,10 +167,6 @@ impl Job {
 
     /// Caller: gives up.
     pub(super) fn give_up(&self) -> GaveUp {
-        if planted("give up without looking") && self.0.load(Acquire) & STATE == RUNNING {
-            self.0.store(ABANDONED, Release);
-            return GaveUp::Abandoned;
-        }
         if self.cancel() {
             GaveUp::Cancelled
         } else if self.leave(RUNNING, ABANDONED, 0).is_some() {

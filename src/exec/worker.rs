@@ -30,7 +30,7 @@ use super::thread::{self, Cancellable, EndKey, set_cancellable, test_cancel};
 use crate::clock::{Moment, Timeout};
 use crate::error::Result;
 use crate::process::{Generation, PerProcess};
-use crate::sync::{self, Arc, Mutex, OnceLock, Thread, current, machine, park_timeout, planted};
+use crate::sync::{self, Arc, Mutex, OnceLock, Thread, current, machine, park_timeout};
 #[cfg(any(loom, shuttle))]
 use unmodelled::Surroundings;
 
@@ -182,7 +182,7 @@ impl Worker {
 
     /// Leaves the pool; `false` if a caller has taken it out, whose work is on its way.
     fn retire(&self) -> bool {
-        pool().remove(self) || planted("retire without looking")
+        pool().remove(self)
     }
 
     /// The work has ended. Whether the worker may take more.
@@ -219,7 +219,7 @@ impl Worker {
 
     /// Whether a request to end may be pending (I3). Settled by the mutex that `abandon` holds.
     fn must_end(&self) -> bool {
-        let _settled = (!planted("go on without looking")).then(|| self.cancellable.lock());
+        let _settled = self.cancellable.lock();
         self.ends.load(Acquire) // ORDERING: under the mutex.
     }
 

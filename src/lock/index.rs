@@ -1087,6 +1087,10 @@ mod tests {
                 let node = index.find(id.1, **id).unwrap().expect("it is there");
                 assert_eq!(*node.sole.0, **id);
             }
+            // Others come to the same places, and are not in here.
+            for (number, hash) in ids.iter().skip(1).step_by(10).map(|id| **id) {
+                assert!(index.find(hash, (!number, hash)).unwrap().is_none());
+            }
             assert_eq!(index.count(|_| false), ids.len() - ids.len() / 10);
             let mut seen = [0, 0];
             let visited = index.visit(|one| {
@@ -1121,6 +1125,21 @@ mod tests {
         }
         assert!(is_bare(&index));
         assert_reclaimed(&ids);
+    }
+
+    /// I6: who is pinned may still look at it.
+    #[test]
+    fn a_node_stays_as_long_as_a_pin() {
+        let index = Index::new();
+        let id = Arc::new((1, 0));
+        let node = Item::node(&id);
+        assert_eq!(index.insert(id.1, *id, &node), Ok(true));
+        let pin = pin();
+        remove(&index, &node);
+        drop(node);
+        assert_eq!(Arc::strong_count(&id), 2, "it has gone");
+        drop(pin);
+        assert_reclaimed(&[id]);
     }
 
     #[test]
@@ -1388,6 +1407,19 @@ mod model {
     fn spawn(scene: &Arc<Scene>, body: impl Fn(&Scene) + 'static) -> thread::JoinHandle<()> {
         let scene = Arc::clone(scene);
         thread::spawn(move || body(&scene))
+    }
+
+    /// A block that has gone stays in memory for those who may still look at it (I6).
+    #[test]
+    fn a_block_is_not_freed_at_once() {
+        check(0, |scene| {
+            let owned = scene.own(0, true).expect("nobody else is there");
+            scene.visit_alone(1);
+            let blocks = BLOCKS.get();
+            assert!(blocks > 0, "two have met");
+            scene.give_back(0, owned);
+            assert_eq!(BLOCKS.get(), blocks);
+        });
     }
 
     /// Two who want the same, one of them twice, each alone if it can, or by a node (I3).

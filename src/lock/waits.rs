@@ -1037,6 +1037,26 @@ mod tests {
         assert_empty();
     }
 
+    /// I6: a lock that goes to another holder while somebody polls it is counted nowhere.
+    #[test]
+    fn who_took_what_somebody_polls_searches() {
+        let _alone = alone();
+        let lock_table = LockTable::new();
+        let [polls, before, after] = [1, 2, 3].map(OwnerId::Logical);
+        let first = take(&lock_table, 1, &before).unwrap();
+        let other = take(&lock_table, 2, &polls).unwrap();
+        let wait = begin(&lock_table, 1, &polls, true, None).unwrap();
+        lock_table.release(&wait.entry, &first);
+        let second = take(&lock_table, 1, &after).unwrap();
+        assert!(entry(&lock_table, 1).is_some_and(|entry| entry.ptr_eq(&wait.entry)));
+        assert_eq!(begin(&lock_table, 2, &after, false, None).err(), Some(Error::Deadlock));
+        wait.end(&lock_table);
+        for (key, hold) in [(1, second), (2, other)] {
+            lock_table.release(&entry(&lock_table, key).unwrap(), &hold);
+        }
+        assert_empty();
+    }
+
     /// Ten thousand callbacks of one owner wait, and are abandoned one by one.
     #[test]
     fn who_is_abandoned_is_found_without_looking_at_all() {

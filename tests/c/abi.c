@@ -39,10 +39,11 @@ static void structs_that_grow(void)
     AT(etslock_options, run_on, 48);
     AT(etslock_options, queue, 52);
     AT(etslock_options, on_exec_timeout, 56);
-    AT(etslock_options, reserved2, 60);
+    AT(etslock_options, commit_code, 60);
     AT(etslock_options, owner, 64);
     AT(etslock_options, user_data_free, 72);
-    CHECK(sizeof(etslock_options) >= 80);
+    AT(etslock_options, stop, 80);
+    CHECK(sizeof(etslock_options) >= 88);
 
     CASE("layout: etslock_lock_info");
     AT(etslock_lock_info, struct_size, 0);

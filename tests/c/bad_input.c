@@ -784,6 +784,9 @@ static void options_for_lock_calls(void)
     }
 }
 
+/* The size of etslock_options in 0.1. */
+enum { FIRST_OPTIONS = offsetof(etslock_options, stop) };
+
 static void sizes_of_options(void)
 {
     etslock_options options = freeing_options();
@@ -793,12 +796,16 @@ static void sizes_of_options(void)
     size_t i;
     for (call = 0; call < LOCK_CALLS; call++) {
         CASE("C-12, struct_size: options that are too small; the user data stays the caller's");
-        for (i = 0; i < sizeof options; i++) {
+        for (i = 0; i < FIRST_OPTIONS; i++) {
             copy = sized_copy(&options, sizeof options, i);
             request = fine((void *)copy);
             CALL_REFUSED(call, &request, ETSLOCK_ERR_STRUCT_SIZE);
             free(copy);
         }
+        CASE("struct_size: options as the first release had them");
+        copy = sized_copy(&options, sizeof options, FIRST_OPTIONS);
+        CALL_ACCEPTED(call, copy);
+        free(copy);
         CASE("C-12, struct_size: options with a tail");
         for (i = 0; i < COUNT_OF(tails); i++) {
             size_t size = sizeof options + tails[i];
