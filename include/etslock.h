@@ -438,17 +438,19 @@ typedef enum {
  * readable: who does not holds up those that are pending behind it, though never a thread that is
  * blocked behind it for longer than the locks it is handed may be held.
  *
- *     int fd = etslock_completions_fd(queue);             // add it to your loop, for reading
- *     status = etslock_acquire_begin(table, key, key_len, NULL, queue, task, &ticket, &guard);
- *     if (status == ETSLOCK_OK) ...                       // the guard is yours already
- *     else if (status == ETSLOCK_PENDING) ...             // a completion will tell
+ * ```c
+ * int fd = etslock_completions_fd(queue);             // add it to your loop, for reading
+ * status = etslock_acquire_begin(table, key, key_len, NULL, queue, task, &ticket, &guard);
+ * if (status == ETSLOCK_OK) ...                       // the guard is yours already
+ * else if (status == ETSLOCK_PENDING) ...             // a completion will tell
  *
- *     // when the descriptor is readable:
- *     etslock_completion done[64];
- *     size_t count;
- *     while (etslock_completions_wait(queue, done, 64, 0, &count) == ETSLOCK_OK)
- *         for (size_t i = 0; i < count; i++)
- *             resume(done[i].user_data, done[i].status, done[i].guard);
+ * // when the descriptor is readable:
+ * etslock_completion done[64];
+ * size_t count;
+ * while (etslock_completions_wait(queue, done, 64, 0, &count) == ETSLOCK_OK)
+ *     for (size_t i = 0; i < count; i++)
+ *         resume(done[i].user_data, done[i].status, done[i].guard);
+ * ```
  *
  * It comes from etslock_completions_new and lives until etslock_completions_free. Any number of
  * threads may use it at once. In a forked child every call answers ETSLOCK_ERR_FORKED, and the
