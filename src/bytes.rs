@@ -112,6 +112,11 @@ impl Bytes {
         }
     }
 
+    /// Whether they take no memory of their own.
+    pub(crate) fn are_in_place(&self) -> bool {
+        !matches!(self.0, Repr::Shared(..))
+    }
+
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.0 {

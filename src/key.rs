@@ -82,6 +82,11 @@ impl Key {
         self.bytes.is(bytes)
     }
 
+    /// Whether its bytes take no memory of their own.
+    pub(crate) fn is_short(&self) -> bool {
+        self.bytes.are_in_place()
+    }
+
     /// Whether it is this key.
     #[inline]
     pub(crate) fn is(&self, other: KeyRef<'_>) -> bool {

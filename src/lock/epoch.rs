@@ -9,12 +9,12 @@
 //!     pin, and keeps up to 64 retired things in each thread. After a peak there may be no more pins.
 
 #[cfg(not(loom))]
-pub(super) use collector::{Pin, begin_thread, pin};
+pub(super) use collector::{Pin, begin_thread, collect, pin};
 #[cfg(loom)]
 #[cfg(test)]
 pub(crate) use model::reclaim_all;
 #[cfg(loom)]
-pub(super) use model::{Pin, begin_thread, pin};
+pub(super) use model::{Pin, begin_thread, collect, pin};
 
 #[cfg(not(loom))]
 mod collector {
@@ -61,6 +61,17 @@ mod collector {
         COLLECTOR.get(Collector::new).register()
     }
 
+    /// Runs what was retired, as far as no pin is in the way. For what is large: the rest waits for
+    /// its turn (I3).
+    #[cold]
+    pub(in crate::lock) fn collect() {
+        /// An epoch ends when all have seen it, and what was retired in it runs two epochs later.
+        const EPOCHS: usize = 4;
+        for _ in 0..EPOCHS {
+            pin().0.flush();
+        }
+    }
+
     /// Makes the thread-local of `pin`.
     pub(in crate::lock) fn begin_thread() {
         drop(pin());
@@ -94,6 +105,8 @@ mod model {
         // A model's threads take turns on one thread of the system.
         static RETIRED: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
     }
+
+    pub(in crate::lock) fn collect() {}
 
     pub(in crate::lock) fn pin() -> Pin {
         Pin

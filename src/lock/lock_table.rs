@@ -9,6 +9,7 @@ use crate::clock::Moment;
 use crate::error::Result;
 use crate::key::{LockId, LockIdRef};
 use crate::lock::entry::{self, Deferred, Entry, EntryRef};
+use crate::lock::epoch;
 use crate::lock::hold_ref::HoldRef;
 use crate::lock::index::{Index, Node, Seen};
 use crate::lock::recent::Recent;
@@ -254,6 +255,9 @@ impl LockTable {
         }
         if deferred.died {
             self.0.index.remove(entry.id().hash(), entry);
+            if !entry.id().key.is_short() {
+                epoch::collect();
+            }
         }
         if let Some(expired) = deferred.expired.take() {
             self.0.counters.exec_timeouts.fetch_add(1, Relaxed);
@@ -277,7 +281,8 @@ impl LockTable {
     /// Keeps an idle entry for this thread's next call. Returns the one that must be evicted for it:
     /// itself if the thread is ending, or the lock table is not the default one.
     fn keep_recent(&self, entry: EntryRef) -> Option<EntryRef> {
-        if !self.is_of_process() {
+        // A long key is not kept for a call that may never come (C-15).
+        if !self.is_of_process() || !entry.id().key.is_short() {
             return Some(entry);
         }
         let mut given = Some(entry);

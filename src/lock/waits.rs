@@ -350,7 +350,7 @@ impl Registration {
         let mut registered = memory::boxed(Registered { wait, owned: None, enders })?;
         // The memory; its place is looked up under the mutex.
         let mut owned = match owner::place(&waiter.hold.owner) {
-            Some(place) => Some(memory::boxed(Owned { place, held_by, links: [OUT; _] })?),
+            Some(place) => Some(memory::boxed(Owned { place, held_by, links: [OUT; FIRST_ENDER] })?),
             None => None,
         };
         let (registration, must_search) = {
@@ -1041,7 +1041,8 @@ mod tests {
     #[test]
     fn who_took_what_somebody_polls_searches() {
         let _alone = alone();
-        let lock_table = LockTable::new();
+        // The default one: an entry stays at hand while nobody holds it.
+        let lock_table = LockTable::default_of_process();
         let [polls, before, after] = [1, 2, 3].map(OwnerId::Logical);
         let first = take(&lock_table, 1, &before).unwrap();
         let other = take(&lock_table, 2, &polls).unwrap();
