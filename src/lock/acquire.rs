@@ -803,7 +803,7 @@ mod tests {
     }
 
     /// C-3: one who insists on the order of arrival passes nobody, not even a head that has been woken
-    /// and sleeps on: it gets the lock for it.
+    /// and sleeps on: that one is handed the lock.
     #[test]
     fn who_wants_the_strict_order_does_not_look_for_a_gap() {
         let lock_table = LockTable::new();
@@ -821,7 +821,7 @@ mod tests {
         assert!(entry.looks_free(), "and its head does not look");
         let late = acquire_one(&lock_table, b"k", WaitMode::Fifo);
         assert_eq!(late.map(drop), Err(Error::WaitTimeout));
-        assert!(head.fate() == Fate::Granted, "in its turn");
+        assert!(head.fate() == Fate::Granted, "it is its turn, now that the order counts");
     }
 
     /// C-18: force can strike a holder of some keys before anybody knows that it waits for more.

@@ -1037,7 +1037,8 @@ mod tests {
     #[test]
     fn who_took_what_somebody_polls_searches() {
         let _alone = alone();
-        let lock_table = LockTable::new();
+        // It keeps an entry that is idle.
+        let lock_table = LockTable::default_of_process();
         let [polls, before, after] = [1, 2, 3].map(OwnerId::Logical);
         let first = take(&lock_table, 1, &before).unwrap();
         let other = take(&lock_table, 2, &polls).unwrap();
