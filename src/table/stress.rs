@@ -33,6 +33,13 @@ fn has(table: &Table, key: &[u8], value: &[u8]) -> bool {
     table.lookup(key).is_ok_and(|tuples| tuples.values().eq([value]))
 }
 
+/// Lets the others stop, however these end.
+fn stop_after(stop: &AtomicBool, threads: Vec<thread::ScopedJoinHandle<'_, ()>>) {
+    let ends: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+    stop.store(true, Relaxed);
+    ends.into_iter().for_each(|end| end.unwrap());
+}
+
 #[test]
 fn what_is_there_is_found_while_all_else_comes_and_goes() {
     const STABLE: u64 = 500;
@@ -87,8 +94,7 @@ fn what_is_there_is_found_while_all_else_comes_and_goes() {
                 assert!((0..STABLE).all(|number| seen.contains_key(&key("s", number))));
             }
         });
-        movers.into_iter().for_each(|mover| mover.join().unwrap());
-        stop.store(true, Relaxed);
+        stop_after(&stop, movers);
     });
     assert_eq!(table.count() as u64, STABLE);
 }
@@ -172,8 +178,7 @@ fn bags_keep_the_order_of_each_writer() {
                     assert!(tuples.values().eq(now));
                 }
             });
-            writers.into_iter().for_each(|writer| writer.join().unwrap());
-            stop.store(true, Relaxed);
+            stop_after(&stop, writers);
         });
         let tuples = table.lookup(b"bag").unwrap();
         assert_eq!(tuples.len() as u64, 2 * count);

@@ -304,6 +304,7 @@ static void replay_at_commit(void)
         apply(table, NULL, replay->before);
         guard = acquired(table, AMPLE_MS, AMPLE_MS);
         apply(table, guard, replay->staged);
+        (void)guard_sees(guard, replay->after); /* A look is of that moment, too. */
         apply(table, NULL, replay->between);
         right = CHECK(guard_sees(guard, replay->after));
         /* Odd rows by commit, even rows by release. */
