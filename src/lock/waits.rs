@@ -350,7 +350,9 @@ impl Registration {
         let mut registered = memory::boxed(Registered { wait, owned: None, enders })?;
         // The memory; its place is looked up under the mutex.
         let mut owned = match owner::place(&waiter.hold.owner) {
-            Some(place) => Some(memory::boxed(Owned { place, held_by, links: [OUT; FIRST_ENDER] })?),
+            Some(place) => {
+                Some(memory::boxed(Owned { place, held_by, links: [OUT; FIRST_ENDER] })?)
+            }
             None => None,
         };
         let (registration, must_search) = {

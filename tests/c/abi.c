@@ -116,8 +116,8 @@ static void numbers(void)
 
 int main(void)
 {
-    structs_that_grow();
-    structs_that_never_grow();
-    numbers();
+    RUN(structs_that_grow());
+    RUN(structs_that_never_grow());
+    RUN(numbers());
     return check_report();
 }

@@ -531,7 +531,7 @@ int main(int argc, char **argv)
     alarm(120); /* a hang is a failure */
     if (argc == 2 && strcmp(argv[1], "trap") == 0)
         return trap();
-    if (argc == 2)
+    if (argc == 2 && (strcmp(argv[1], "default") == 0 || (argv[1][0] >= '0' && argv[1][0] <= '9')))
         return check_stack(argv[1]);
     table = new_table();
     RUN(strangers());

@@ -218,9 +218,9 @@ static void elsewhere(void)
 
 int main(void)
 {
-    every_code();
-    an_ended_thread_returned_nothing();
-    too_late_is_too_late();
-    elsewhere();
+    RUN(every_code());
+    RUN(an_ended_thread_returned_nothing());
+    RUN(too_late_is_too_late());
+    RUN(elsewhere());
     return check_report();
 }

@@ -241,9 +241,10 @@ int main(int argc, char **argv)
 {
     int round, rounds = is_small_scale() ? 2 : 20;
     alarm(120); /* a hang is a failure */
-    if (argc == 2)
-        return leave_by(strcmp(argv[1], "worker") == 0 ? ETSLOCK_RUN_ON_WORKER
-                                                       : ETSLOCK_RUN_ON_CALLER);
+    if (argc == 2 && strcmp(argv[1], "worker") == 0)
+        return leave_by(ETSLOCK_RUN_ON_WORKER);
+    if (argc == 2 && strcmp(argv[1], "caller") == 0)
+        return leave_by(ETSLOCK_RUN_ON_CALLER);
 
     REQUIRE(pthread_key_create(&keys[0], look_in_destructor) == 0);
     table = new_table();

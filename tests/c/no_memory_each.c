@@ -283,12 +283,12 @@ int main(void)
 {
     for (table_type = ETSLOCK_SET; table_type <= ETSLOCK_DUPLICATE_BAG; table_type++) {
         table = new_table_of(table_type);
-        without_a_guard(0);
-        with_a_guard(0);
+        RUN(without_a_guard(0));
+        RUN(with_a_guard(0));
         if (table_type != ETSLOCK_SET) {
-            without_a_guard(LONG_LIST);
-            with_a_guard(LONG_LIST);
-            long_commits();
+            RUN(without_a_guard(LONG_LIST));
+            RUN(with_a_guard(LONG_LIST));
+            RUN(long_commits());
         }
         etslock_table_free(table);
     }

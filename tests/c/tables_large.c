@@ -505,13 +505,13 @@ static void churners(void)
 
 int main(void)
 {
-    commits();
-    single_writes();
-    looks_at_what_is_staged();
-    readers();
-    growth();
-    after_a_peak();
-    empty_tables();
-    churners();
+    RUN(commits());
+    RUN(single_writes());
+    RUN(looks_at_what_is_staged());
+    RUN(readers());
+    RUN(growth());
+    RUN(after_a_peak());
+    RUN(empty_tables());
+    RUN(churners());
     return check_report();
 }

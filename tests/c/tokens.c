@@ -533,14 +533,14 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "live") == 0)
         return live();
     program = argv[0];
-    unique_and_growing();
-    unique_on_disjoint_keys();
-    from_life_to_life();
-    in_a_forked_child();
-    owner_none();
-    a_successor_is_not_hit();
-    who_still_waits_has_no_token();
-    nobody_forces();
-    raised(); /* last: from here on tokens are as large as they can be */
+    RUN(unique_and_growing());
+    RUN(unique_on_disjoint_keys());
+    RUN(from_life_to_life());
+    RUN(in_a_forked_child());
+    RUN(owner_none());
+    RUN(a_successor_is_not_hit());
+    RUN(who_still_waits_has_no_token());
+    RUN(nobody_forces());
+    RUN(raised()); /* last: from here on tokens are as large as they can be */
     return check_report();
 }
