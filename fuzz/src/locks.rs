@@ -166,7 +166,8 @@ impl World {
             10 if kind == Kind::Acquired => return None,
             10 => (known.run_on, known.on_exec_timeout) = (api::RUN_ON_CALLER, api::KILL),
             11 => {
-                known.struct_size -= 1;
+                // Smaller than in the first release.
+                known.struct_size = std::mem::offset_of!(api::Options, stop) as u32 - 1;
                 return Some(api::ERR_STRUCT_SIZE);
             }
             what => {
