@@ -17,6 +17,8 @@ pub const DEADLOCK: Status = 5;
 pub const NOT_FOUND: Status = 6;
 pub const EXISTS: Status = 7;
 pub const CLOSED: Status = 8;
+pub const PENDING: Status = 9;
+pub const STOPPED: Status = 10;
 pub const ERR_NULL: Status = 20;
 pub const ERR_INVALID: Status = 21;
 pub const ERR_STRUCT_SIZE: Status = 22;
@@ -51,7 +53,7 @@ macro_rules! opaque {
         }
     )* };
 }
-opaque!(Table Tuples Cursor Guard LockTable Locks);
+opaque!(Table Tuples Cursor Guard LockTable Locks Stop Completions);
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +90,7 @@ pub struct Options {
     pub commit_code: i32,
     pub owner: u64,
     pub user_data_free: Option<extern "C-unwind" fn(*mut c_void)>,
+    pub stop: *mut Stop,
 }
 
 #[repr(C)]
@@ -104,6 +107,24 @@ pub struct CallResult {
 pub struct Key {
     pub key: *const u8,
     pub key_len: usize,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct TableKey {
+    pub table: *mut Table,
+    pub key: *const u8,
+    pub key_len: usize,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Completion {
+    pub ticket: u64,
+    pub user_data: *mut c_void,
+    pub guard: *mut Guard,
+    pub status: Status,
+    pub reserved: u32,
 }
 
 #[repr(C)]
@@ -173,6 +194,8 @@ unsafe extern "C" {
     pub safe fn etslock_with_locks(table: *mut Table, keys: *const Key, key_count: usize, callback: Callback, user_data: *mut c_void, options: *const Options, out: *mut CallResult) -> Status;
     pub safe fn etslock_acquire(table: *mut Table, key: *const u8, key_len: usize, options: *const Options, out: *mut *mut Guard) -> Status;
     pub safe fn etslock_acquire_locks(table: *mut Table, keys: *const Key, key_count: usize, options: *const Options, out: *mut *mut Guard) -> Status;
+    pub safe fn etslock_with_locks_across(keys: *const TableKey, key_count: usize, callback: Callback, user_data: *mut c_void, options: *const Options, out: *mut CallResult) -> Status;
+    pub safe fn etslock_acquire_locks_across(keys: *const TableKey, key_count: usize, options: *const Options, out: *mut *mut Guard) -> Status;
     pub safe fn etslock_result_free(result: *mut CallResult);
 
     pub safe fn etslock_guard_lookup(guard: *mut Guard, key: *const u8, key_len: usize, out: *mut *mut Tuples) -> Status;
@@ -190,6 +213,25 @@ unsafe extern "C" {
     pub safe fn etslock_guard_remaining_ms(guard: *const Guard) -> i64;
     pub safe fn etslock_guard_token(guard: *const Guard) -> u64;
 
+    pub safe fn etslock_guard_lookup_in(guard: *mut Guard, table: *mut Table, key: *const u8, key_len: usize, out: *mut *mut Tuples) -> Status;
+    pub safe fn etslock_guard_insert_in(guard: *mut Guard, table: *mut Table, key: *const u8, key_len: usize, value: *const u8, value_len: usize) -> Status;
+    pub safe fn etslock_guard_delete_in(guard: *mut Guard, table: *mut Table, key: *const u8, key_len: usize) -> Status;
+    pub safe fn etslock_guard_delete_tuple_in(guard: *mut Guard, table: *mut Table, key: *const u8, key_len: usize, value: *const u8, value_len: usize) -> Status;
+
+    pub safe fn etslock_stop_new(out: *mut *mut Stop) -> Status;
+    pub safe fn etslock_stop_request(stop: *mut Stop) -> Status;
+    pub safe fn etslock_stop_free(stop: *mut Stop);
+    pub safe fn etslock_completions_new(out: *mut *mut Completions) -> Status;
+    pub safe fn etslock_completions_free(completions: *mut Completions);
+    pub safe fn etslock_completions_fd(completions: *mut Completions) -> i32;
+    pub safe fn etslock_completions_wait(completions: *mut Completions, out: *mut Completion, capacity: usize, timeout_ms: i64, out_count: *mut usize) -> Status;
+    pub safe fn etslock_completions_withdraw(completions: *mut Completions, ticket: u64) -> Status;
+    pub safe fn etslock_acquire_begin(table: *mut Table, key: *const u8, key_len: usize, options: *const Options, completions: *mut Completions, user_data: *mut c_void, out_ticket: *mut u64, out_guard: *mut *mut Guard) -> Status;
+    pub safe fn etslock_acquire_locks_begin(table: *mut Table, keys: *const Key, key_count: usize, options: *const Options, completions: *mut Completions, user_data: *mut c_void, out_ticket: *mut u64, out_guard: *mut *mut Guard) -> Status;
+    pub safe fn etslock_acquire_locks_across_begin(keys: *const TableKey, key_count: usize, options: *const Options, completions: *mut Completions, user_data: *mut c_void, out_ticket: *mut u64, out_guard: *mut *mut Guard) -> Status;
+    pub safe fn etslock_owner_none() -> u64;
+    pub safe fn etslock_token_raise(above: u64) -> Status;
+
     pub safe fn etslock_lock_table_new(out: *mut *mut LockTable) -> Status;
     pub safe fn etslock_lock_table_free(lock_table: *mut LockTable);
     pub safe fn etslock_lock_table_locks(lock_table: *mut LockTable, table: *mut Table, out: *mut *mut Locks) -> Status;
@@ -199,6 +241,7 @@ unsafe extern "C" {
     pub safe fn etslock_stats_init(stats: *mut Stats, size: usize);
     pub safe fn etslock_lock_table_stats(lock_table: *mut LockTable, out: *mut Stats) -> Status;
     pub safe fn etslock_lock_table_force_release(lock_table: *mut LockTable, table: *mut Table, key: *const u8, key_len: usize) -> Status;
+    pub safe fn etslock_lock_table_force_release_token(lock_table: *mut LockTable, table: *mut Table, key: *const u8, key_len: usize, token: u64) -> Status;
 }
 
 /// A C string that the library gave, as long as what it belongs to.

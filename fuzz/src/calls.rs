@@ -7,8 +7,8 @@ use std::{ptr, slice};
 
 use crate::api::{self, Status};
 use crate::input::Bytes;
-use crate::locks::{Ask, c_keys, show};
-use crate::model::{Attempt, HoldId, Kind};
+use crate::locks::{Ask, Named};
+use crate::model::{Attempt, HoldId, Kind, Place};
 use crate::tables::{copied, tuples_of};
 use crate::world::{OpenGuard, Outcome, Shared, World, say, stats_of};
 
@@ -16,7 +16,6 @@ use crate::world::{OpenGuard, Outcome, Shared, World, say, stats_of};
 #[derive(Debug)]
 pub struct Call {
     ask: Ask,
-    several: bool,
     /// Whether `user_data_free` is set.
     frees: bool,
     with_result: bool,
@@ -47,12 +46,16 @@ impl World {
     pub fn prepare_call(&mut self) -> Option<Box<Call>> {
         let style = self.input.byte();
         let kind = if style & 1 == 0 { Kind::OnWorker } else { Kind::OnCaller };
-        let several = style & 2 != 0;
+        let named = match style & 34 {
+            34 => Named::Across,
+            2 => Named::Several,
+            _ => Named::One,
+        };
         if self.frames.len() >= 3 {
-            self.acquire(several);
+            self.acquire(named);
             return None;
         }
-        let mut ask = self.ask(kind, several);
+        let mut ask = self.ask(kind, named);
         let (mut allowed, attempt) = self.forecast(&mut ask);
         let hold = match attempt {
             Attempt::Granted => Some(self.model.grant(ask.request.clone())),
@@ -64,7 +67,6 @@ impl World {
             allowed = vec![self.model.callback_returned(hold, 0)];
         }
         Some(Box::new(Call {
-            several,
             frees: style & 4 == 0 && !ask.defaults,
             with_result: style & 8 == 0,
             allowed,
@@ -97,25 +99,26 @@ impl Call {
         if self.frees {
             self.ask.options.known.user_data_free = Some(free_data);
         }
-        let keys = c_keys(&self.ask.request.keys);
-        let (table, data, options) = (self.ask.table.table, self.data.cast(), self.ask.options());
+        let keys = self.ask.c_keys();
+        let table_keys = self.ask.c_table_keys();
+        let (table, data, options) = (self.ask.table(), self.data.cast(), self.ask.options());
         let out = if self.with_result { &raw mut self.result } else { ptr::null_mut() };
         let indent = 2 * level;
-        say(format_args!(
-            "{:indent$}etslock_with_lock({}, {}, default {}, {:?})",
-            "",
-            self.ask.table.id,
-            show(&self.ask.request.keys),
-            self.ask.defaults,
-            self.ask.options.known,
-        ));
+        say(format_args!("{:indent$}etslock_with_lock({})", "", self.ask));
         let run = Some(callback as extern "C-unwind" fn(_, _, _, _) -> _);
-        self.status = if self.several {
-            let (keys, count) = (keys.as_ptr(), keys.len());
-            api::etslock_with_locks(table, keys, count, run, data, options, out)
-        } else {
-            let api::Key { key, key_len } = keys[0];
-            api::etslock_with_lock(table, key, key_len, run, data, options, out)
+        self.status = match self.ask.named {
+            Named::One => {
+                let api::Key { key, key_len } = keys[0];
+                api::etslock_with_lock(table, key, key_len, run, data, options, out)
+            }
+            Named::Several => {
+                let (keys, count) = (keys.as_ptr(), keys.len());
+                api::etslock_with_locks(table, keys, count, run, data, options, out)
+            }
+            Named::Across => {
+                let (keys, count) = (table_keys.as_ptr(), table_keys.len());
+                api::etslock_with_locks_across(keys, count, run, data, options, out)
+            }
         };
         say(format_args!("{:indent$}  {}", "", api::name(self.status)));
         self
@@ -190,9 +193,9 @@ impl World {
     ) {
         let hold = data.hold.expect("a callback ran that must not");
         let held = &self.model.holds[hold];
-        let table = &self.model.tables[held.request.table];
-        let wanted: Vec<_> =
-            held.keys.iter().flat_map(|key| tuples_of(key, table.values(key))).collect();
+        let tables = &self.model.tables;
+        let of = |(table, key): &Place| tuples_of(key, tables[*table].values(key));
+        let wanted: Vec<_> = held.keys.iter().flat_map(of).collect();
         assert_eq!(copied(tuples, count), wanted);
         self.model.saw_token(hold, api::etslock_guard_token(guard));
         self.frames.push(OpenGuard { guard, hold });

@@ -1,8 +1,10 @@
 //! Guards: staged writes, commit, the end of acquired ones.
 
+use std::ptr;
+
 use crate::api::{self, Status};
-use crate::locks::{LONG, is_left};
-use crate::model::{Kind, Write};
+use crate::locks::{LONG, Named, is_left};
+use crate::model::{HoldId, Kind, TableId, Write};
 use crate::tables::{or_not_found, tuples_of};
 use crate::world::{OpenGuard, World, at, unset};
 
@@ -16,59 +18,12 @@ impl World {
 
     pub fn guard_step(&mut self) {
         let Some(OpenGuard { guard, hold }) = self.some_guard() else {
-            return self.acquire(false);
+            return self.acquire(Named::One);
         };
         let status = self.model.holds[hold].status();
-        match self.input.below(16) {
-            0..=3 => {
-                let (key, value) = (self.input.key(), self.input.value());
-                let (k, v) = (key.escape_ascii(), value.escape_ascii());
-                let what = format_args!("guard_insert({hold}, {k}, {v})");
-                let insert = || {
-                    let (value, value_len) = (at(&value), value.len());
-                    api::etslock_guard_insert(guard, at(&key), key.len(), value, value_len)
-                };
-                let allowed = self.if_covered(hold, &key, status);
-                if self.call(what, insert, &allowed) == api::OK {
-                    self.model.stage(hold, &key, Write::Insert(value));
-                }
-            }
-            4 => {
-                let key = self.input.key();
-                let what = format_args!("guard_delete({hold}, {})", key.escape_ascii());
-                let delete = || api::etslock_guard_delete(guard, at(&key), key.len());
-                let allowed = self.if_covered(hold, &key, status);
-                if self.call(what, delete, &allowed) == api::OK {
-                    self.model.stage(hold, &key, Write::Delete);
-                }
-            }
-            5 => {
-                let (key, value) = (self.input.key(), self.input.value());
-                let (k, v) = (key.escape_ascii(), value.escape_ascii());
-                let what = format_args!("guard_delete_tuple({hold}, {k}, {v})");
-                let delete = || {
-                    let (value, value_len) = (at(&value), value.len());
-                    api::etslock_guard_delete_tuple(guard, at(&key), key.len(), value, value_len)
-                };
-                let allowed = self.if_covered(hold, &key, status);
-                if self.call(what, delete, &allowed) == api::OK {
-                    self.model.stage(hold, &key, Write::DeleteTuple(value));
-                }
-            }
-            6..=8 => {
-                let key = self.input.key();
-                let mut tuples = unset();
-                let what = format_args!("guard_lookup({hold}, {})", key.escape_ascii());
-                let lookup = || api::etslock_guard_lookup(guard, at(&key), key.len(), &mut tuples);
-                let values = self.model.seen_by(hold, &key);
-                let live = if status == api::OK { or_not_found(&values) } else { status };
-                let allowed = self.if_covered(hold, &key, live);
-                let wanted = match self.call(what, lookup, &allowed) {
-                    api::OK => tuples_of(&key, &values),
-                    _ => Vec::new(),
-                };
-                self.keep(tuples, wanted);
-            }
+        let choice = self.input.byte();
+        match choice % 16 {
+            what @ 0..=8 => self.guard_key_step(OpenGuard { guard, hold }, what, choice >= 128),
             9 | 10 => {
                 let commit = || api::etslock_guard_commit(guard);
                 if self.call(format_args!("guard_commit({hold})"), commit, &[status]) == api::OK {
@@ -119,10 +74,75 @@ impl World {
         }
     }
 
-    fn if_covered(&self, hold: usize, key: &[u8], status: Status) -> Vec<Status> {
-        match self.model.holds[hold].covers(key) {
-            true => vec![status],
-            false => either(api::ERR_NOT_COVERED, status),
+    /// A read or a write of one key, by a function that names the table or by one that does not.
+    fn guard_key_step(&mut self, OpenGuard { guard, hold }: OpenGuard, what: u8, names: bool) {
+        let status = self.model.holds[hold].status();
+        let named = names.then(|| self.some_table());
+        let (table, of) = match named {
+            Some(open) => (open.table, Some(open.id)),
+            None => (ptr::null_mut(), self.model.holds[hold].table()),
+        };
+        let key = self.input.key();
+        let value = if matches!(what, 4 | 6..=8) { Vec::new() } else { self.input.value() };
+        let (k, len, v, v_len) = (at(&key), key.len(), at(&value), value.len());
+        let (shown, shown_value) = (key.escape_ascii(), value.escape_ascii());
+        let tables = format!("{:?}", named.map(|open| open.id));
+        if (6..=8).contains(&what) {
+            let values = of.map_or(Vec::new(), |of| self.model.seen_by(hold, of, &key));
+            let live = if status == api::OK { or_not_found(&values) } else { status };
+            let allowed = self.if_covered(hold, of, &key, live);
+            let mut tuples = unset();
+            let lookup = || match names {
+                true => api::etslock_guard_lookup_in(guard, table, k, len, &mut tuples),
+                false => api::etslock_guard_lookup(guard, k, len, &mut tuples),
+            };
+            let said = format_args!("guard_lookup({hold}, in {tables}, {shown})");
+            let wanted = match self.call(said, lookup, &allowed) {
+                api::OK => tuples_of(&key, &values),
+                _ => Vec::new(),
+            };
+            return self.keep(tuples, wanted);
+        }
+        let allowed = self.if_covered(hold, of, &key, status);
+        let (noun, write) = match what {
+            4 => ("delete", Write::Delete),
+            5 => ("delete_tuple", Write::DeleteTuple(value.clone())),
+            _ => ("insert", Write::Insert(value.clone())),
+        };
+        let make = || match (&write, names) {
+            (Write::Insert(_), true) => {
+                api::etslock_guard_insert_in(guard, table, k, len, v, v_len)
+            }
+            (Write::Insert(_), false) => api::etslock_guard_insert(guard, k, len, v, v_len),
+            (Write::Delete, true) => api::etslock_guard_delete_in(guard, table, k, len),
+            (Write::Delete, false) => api::etslock_guard_delete(guard, k, len),
+            (Write::DeleteTuple(_), true) => {
+                api::etslock_guard_delete_tuple_in(guard, table, k, len, v, v_len)
+            }
+            (Write::DeleteTuple(_), false) => {
+                api::etslock_guard_delete_tuple(guard, k, len, v, v_len)
+            }
+        };
+        let said = format_args!("guard_{noun}({hold}, in {tables}, {shown}, {shown_value})");
+        if self.call(said, make, &allowed) == api::OK {
+            let of = of.expect("it is covered");
+            self.model.stage(hold, of, &key, write);
+        }
+    }
+
+    /// `table`: the one that is named, or that of the guard; `None` if it has several.
+    fn if_covered(
+        &self,
+        hold: HoldId,
+        table: Option<TableId>,
+        key: &[u8],
+        status: Status,
+    ) -> Vec<Status> {
+        let hold = &self.model.holds[hold];
+        match table {
+            Some(table) if hold.covers(table, key) => vec![status],
+            Some(_) => either(api::ERR_NOT_COVERED, status),
+            None => either(api::ERR_INVALID, status),
         }
     }
 

@@ -8,6 +8,7 @@
 use etslock as _;
 
 mod api;
+mod begun;
 mod calls;
 mod guards;
 mod input;

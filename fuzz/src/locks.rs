@@ -1,10 +1,11 @@
 //! Lock tables, options, acquired guards, and who holds what.
 
+use std::fmt::{self, Display, Formatter};
 use std::ptr;
 
 use crate::api::{self, Status};
 use crate::input::Bytes;
-use crate::model::{Attempt, HoldId, Kind, LockTableId, Party, Request, State};
+use crate::model::{Attempt, HoldId, Kind, LockTableId, Party, Place, Request, State};
 use crate::tables::copied;
 use crate::world::{OpenGuard, OpenTable, World, at, say, stats_of, unset, until};
 
@@ -28,10 +29,21 @@ pub struct Options {
     pub unknown: [u64; 2],
 }
 
+/// How a lock call is told its keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Named {
+    One,
+    Several,
+    /// Each with its table.
+    Across,
+}
+
 /// A lock call, before it is made.
 #[derive(Debug)]
 pub struct Ask {
-    pub table: OpenTable,
+    pub named: Named,
+    /// The table of each key.
+    pub tables: Vec<OpenTable>,
     pub request: Request,
     pub options: Options,
     /// Pass NULL for `options`. The defaults have a deadline that a script might reach on a busy
@@ -46,6 +58,39 @@ pub struct Ask {
 impl Ask {
     pub fn options(&self) -> *const api::Options {
         if self.defaults { ptr::null() } else { (&raw const self.options).cast() }
+    }
+
+    /// The table, for a call that is told one.
+    pub fn table(&self) -> *mut api::Table {
+        self.tables[0].table
+    }
+
+    pub fn keys(&self) -> Vec<Bytes> {
+        self.request.keys.iter().map(|(_, key)| key.clone()).collect()
+    }
+
+    /// As C passes them; they point into the ask.
+    pub fn c_keys(&self) -> Vec<api::Key> {
+        let c_key = |(_, key): &Place| api::Key { key: at(key), key_len: key.len() };
+        self.request.keys.iter().map(c_key).collect()
+    }
+
+    pub fn c_table_keys(&self) -> Vec<api::TableKey> {
+        let c_key = |(open, (_, key)): (&OpenTable, &Place)| api::TableKey {
+            table: open.table,
+            key: at(key),
+            key_len: key.len(),
+        };
+        self.tables.iter().zip(&self.request.keys).map(c_key).collect()
+    }
+}
+
+impl Display for Ask {
+    fn fmt(&self, to: &mut Formatter) -> fmt::Result {
+        for (table, key) in &self.request.keys {
+            write!(to, "{table} {}, ", key.escape_ascii())?;
+        }
+        write!(to, "{:?}, default {}, {:?}", self.named, self.defaults, self.options.known)
     }
 }
 
@@ -89,26 +134,41 @@ impl World {
     // Options.
 
     /// Chooses table, keys and options.
-    pub fn ask(&mut self, kind: Kind, several: bool) -> Ask {
+    pub fn ask(&mut self, kind: Kind, named: Named) -> Ask {
         let table = self.some_table();
-        let keys = if several { self.input.keys() } else { vec![self.input.key()] };
+        let keys = match named {
+            Named::One => vec![self.input.key()],
+            Named::Several | Named::Across => self.input.keys(),
+        };
+        let others = keys[1..].iter().map(|_| match named {
+            Named::Across => self.some_table(),
+            Named::One | Named::Several => table,
+        });
+        let tables: Vec<OpenTable> = [table].into_iter().chain(others).collect();
         let mut options = Options { known: default_options(), unknown: [0; 2] };
         let known = &mut options.known;
         known.run_on = i32::from(kind == Kind::OnCaller);
         let mut request = Request {
             kind,
-            table: table.id,
             lock_table: 0,
-            keys,
+            keys: tables.iter().map(|open| open.id).zip(keys).collect(),
             owner: 0,
             party: self.me(),
             exec: Some(known.exec_timeout_ms),
             fails_at_once: false,
             thread_id: thread_id(),
+            commit_code: 0,
+            stopped: false,
         };
         let style = self.input.byte();
         if style % 16 == 7 && style < 240 && kind != Kind::OnCaller {
-            return Ask { table, request, options, defaults: true, flaw: None, short: false };
+            let (flaw, short) = (None, false);
+            return Ask { named, tables, request, options, defaults: true, flaw, short };
+        }
+        known.commit_code = [0, 0, 1, i32::MIN][usize::from(style / 16 % 4)];
+        request.commit_code = known.commit_code;
+        if let (1 | 2, Some((stop, requested))) = (style % 16, self.stop) {
+            (known.stop, request.stopped) = (stop, requested);
         }
         let time = self.input.byte();
         known.exec_timeout_ms = match time % 16 {
@@ -146,7 +206,7 @@ impl World {
             known.on_exec_timeout = api::JOIN;
         }
         let flaw = (style >= 240).then(|| self.flaw(kind, &mut options)).flatten();
-        Ask { table, request, options, defaults: false, flaw, short }
+        Ask { named, tables, request, options, defaults: false, flaw, short }
     }
 
     /// Puts something wrong into options; `None` if it is right nevertheless.
@@ -166,7 +226,8 @@ impl World {
             10 if kind == Kind::Acquired => return None,
             10 => (known.run_on, known.on_exec_timeout) = (api::RUN_ON_CALLER, api::KILL),
             11 => {
-                known.struct_size -= 1;
+                // Smaller than in the first release.
+                known.struct_size = std::mem::offset_of!(api::Options, stop) as u32 - 1;
                 return Some(api::ERR_STRUCT_SIZE);
             }
             what => {
@@ -195,7 +256,14 @@ impl World {
         };
         // A callback that lost its lock is detached from its caller soon, not at once.
         let detached = self.frames.iter().any(|frame| !self.model.holds[frame.hold].in_force());
+        let stopped = ask.request.stopped;
         let wait = &mut ask.options.known.wait_timeout_ms;
+        if stopped {
+            // It does not wait; which of the reasons is told is not said.
+            let mut allowed = vec![if *wait == 0 { api::WAIT_TIMEOUT } else { api::STOPPED }];
+            allowed.extend((deadlock || detached).then_some(api::DEADLOCK));
+            return (allowed, attempt);
+        }
         if detached || !only_deadlock {
             *wait = i64::from(*wait != 0 && !detached && self.patience > 0);
             self.patience -= *wait as u32;
@@ -215,7 +283,7 @@ impl World {
         match status {
             api::WAIT_TIMEOUT => counts.wait_timeouts += 1,
             api::DEADLOCK => counts.deadlocks += 1,
-            _ => return,
+            _ => {}
         }
         let Attempt::Busy { overdue, .. } = attempt else { return };
         for id in overdue {
@@ -225,28 +293,34 @@ impl World {
         }
     }
 
-    pub fn acquire(&mut self, several: bool) {
+    pub fn acquire(&mut self, named: Named) {
         let Some(slot) = self.guards.iter().position(Option::is_none) else {
             return self.end_guard();
         };
-        let mut ask = self.ask(Kind::Acquired, several);
+        let mut ask = self.ask(Kind::Acquired, named);
         if ask.flaw.is_none() {
             // It has no effect here.
             ask.options.known.run_on = self.input.of(&[api::RUN_ON_WORKER, api::RUN_ON_CALLER]);
         }
         let (allowed, attempt) = self.forecast(&mut ask);
-        let (table, options) = (ask.table.table, ask.options());
+        let (table, options) = (ask.table(), ask.options());
         let mut guard = unset();
-        let what = format_args!(
-            "acquire({}, {}, default {}, {:?})",
-            ask.table.id,
-            show(&ask.request.keys),
-            ask.defaults,
-            ask.options.known
-        );
+        let what = format_args!("acquire({ask})");
         let make = || {
-            let (status, got) = acquire(table, &ask.request.keys, several, options);
-            guard = got;
+            let status = match named {
+                Named::Across => {
+                    let keys = ask.c_table_keys();
+                    let (keys, count) = (keys.as_ptr(), keys.len());
+                    api::etslock_acquire_locks_across(keys, count, options, &mut guard)
+                }
+                Named::One | Named::Several => {
+                    let several = named == Named::Several;
+                    let (status, got) = acquire(table, &ask.keys(), several, options);
+                    guard = got;
+                    status
+                }
+            };
+            assert_eq!(guard.is_null(), status != api::OK);
             status
         };
         let status = self.call(what, make, &allowed);
@@ -275,17 +349,69 @@ impl World {
     pub fn force_release(&mut self) {
         let open = self.some_table();
         let key = self.input.key();
-        let slot = self.input.of(&[0, 0, 1, 2]);
-        let (lock_table, id) = self.some_lock_table(slot);
-        let wanted = self.model.force_release(id, open.id, &key);
+        let choice = self.input.byte();
+        let (lock_table, id) = self.some_lock_table([0, 0, 1, 2][usize::from(choice % 4)]);
+        let holder = self.model.holder(id, open.id, &key);
+        let held = holder.map_or(0, |hold| self.model.holds[hold].token);
+        let token = match choice / 4 % 4 {
+            0 | 1 => None,
+            2 => Some(held),
+            // That of an earlier holder, perhaps.
+            _ => Some(held.wrapping_sub(1 + u64::from(choice / 16))),
+        };
+        let wanted = match token {
+            None => self.model.force_release(id, open.id, &key),
+            Some(token) => self.model.force_release_token(id, open.id, &key, token),
+        };
+        let k = key.escape_ascii();
         self.call(
-            format_args!("lock_table_force_release({id}, {}, {})", open.id, key.escape_ascii()),
+            format_args!("lock_table_force_release({id}, {}, {k}, {token:?})", open.id),
             || {
                 let (table, data, len) = (open.table, at(&key), key.len());
-                api::etslock_lock_table_force_release(lock_table, table, data, len)
+                match token {
+                    None => api::etslock_lock_table_force_release(lock_table, table, data, len),
+                    Some(token) => api::etslock_lock_table_force_release_token(
+                        lock_table, table, data, len, token,
+                    ),
+                }
             },
             &[wanted],
         );
+    }
+
+    /// Makes, requests or frees the stop, which later calls may have.
+    pub fn stop_step(&mut self) {
+        match (self.stop, self.input.below(2)) {
+            (None, _) => {
+                let mut stop = unset();
+                self.call(
+                    format_args!("stop_new()"),
+                    || api::etslock_stop_new(&mut stop),
+                    &[api::OK],
+                );
+                self.stop = Some((stop, false));
+            }
+            (Some((stop, _)), 0) => {
+                let request = || api::etslock_stop_request(stop);
+                self.call(format_args!("stop_request()"), request, &[api::OK]);
+                self.stop = Some((stop, true));
+            }
+            _ => self.free_stop(),
+        }
+    }
+
+    pub fn free_stop(&mut self) {
+        let Some((stop, _)) = self.stop.take() else { return };
+        say(format_args!("etslock_stop_free()"));
+        api::etslock_stop_free(stop);
+    }
+
+    pub fn raise_tokens(&mut self) {
+        let last = self.model.holds.iter().map(|hold| hold.token).max().unwrap_or_default();
+        let above = last + u64::from(self.input.byte()) * 10;
+        let raise = || api::etslock_token_raise(above);
+        self.call(format_args!("token_raise({above})"), raise, &[api::OK]);
+        self.model.tokens_above = self.model.tokens_above.max(above);
     }
 
     // Lock tables.
@@ -361,18 +487,22 @@ impl World {
         let of_table = |table| of.is_none_or(|open| open.id == table);
         for (table, key, hold) in self.model.held(id).filter(|(table, ..)| of_table(*table)) {
             let hold = &self.model.holds[hold];
-            let found =
-                infos.iter().position(|(info, seen)| info.token == hold.token && seen == key);
+            // A table that has no handle left has lost its name.
+            let name = self.model.tables[table].name.as_deref();
+            let is_nameless = self.model.tables[table].handles == 0;
+            // A hold has the same key of several tables, perhaps.
+            let is_it = |(info, seen): &(api::LockInfo, Bytes)| {
+                let shown = (!info.table_name.is_null()).then(|| api::text(info.table_name));
+                let of_table = shown.map(str::as_bytes) == name || shown.is_none() && is_nameless;
+                info.token == hold.token && seen == key && of_table
+            };
+            let found = infos.iter().position(is_it);
             let (info, _) = infos.swap_remove(found.expect("a lock is not shown"));
             assert_eq!(info.late != 0, hold.state == State::Late);
             assert_eq!((info.waiters, info.owner), (0, hold.request.owner));
             assert_eq!(info.thread_id, hold.request.thread_id);
             assert!((0..LONG).contains(&info.held_ms));
             assert!(is_left(info.exec_remaining_ms, hold.state, hold.limit));
-            // A table that has no handle left has lost its name.
-            let name = self.model.tables[table].name.as_deref();
-            let shown = (!info.table_name.is_null()).then(|| api::text(info.table_name).as_bytes());
-            assert!(shown == name || shown.is_none() && self.model.tables[table].handles == 0);
         }
         assert!(infos.is_empty(), "locks that nobody holds: {infos:?}");
         api::etslock_locks_free(locks);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::api::{self, Status};
-use crate::locks::{LONG, default_options};
+use crate::locks::{LONG, Named, default_options};
 use crate::model::{Attempt, Kind};
 use crate::world::{World, at};
 
@@ -106,12 +106,13 @@ impl World {
         if ending != Ending::ExitsThread && !self.wait_a_moment() {
             return;
         }
-        let mut ask = self.ask(Kind::OnWorker, false);
+        let mut ask = self.ask(Kind::OnWorker, Named::One);
         if ask.flaw.take().is_some() {
             ask.options.known.wait_timeout_ms = LONG;
         }
         ask.request.exec = Some(ending.exec_timeout_ms());
         (ask.request.owner, ask.request.party) = (0, self.me());
+        (ask.request.commit_code, ask.request.stopped) = (0, false);
         let (mut allowed, attempt) = self.forecast(&mut ask);
         let granted = matches!(attempt, Attempt::Granted);
         if granted {
@@ -122,12 +123,11 @@ impl World {
             self.model.callback_returned(hold, -1);
             allowed = vec![ending.status()];
         }
-        let (key, known) = (&ask.request.keys[0], &ask.options.known);
-        let what =
-            format_args!("with_lock({}, {}) that {ending:?}", ask.table.id, key.escape_ascii());
+        let ((_, key), known) = (&ask.request.keys[0], &ask.options.known);
+        let what = format_args!("with_lock({ask}) that {ending:?}");
         let mut freed = Arc::default();
         let with_lock = || {
-            let (table, lock_table) = (ask.table.table, known.lock_table);
+            let (table, lock_table) = (ask.table(), known.lock_table);
             let (status, count) = call(ending, table, key, lock_table, known.wait_timeout_ms);
             freed = count;
             status

@@ -13,6 +13,9 @@ pub type LockTableId = usize;
 pub type HoldId = usize;
 pub type CursorId = usize;
 
+/// What a lock is of.
+pub type Place = (TableId, Bytes);
+
 #[derive(Debug, Clone)]
 pub enum Write {
     Insert(Bytes),
@@ -102,10 +105,9 @@ pub enum State {
 #[derive(Debug, Clone)]
 pub struct Request {
     pub kind: Kind,
-    pub table: TableId,
     pub lock_table: LockTableId,
     /// In the order given, with duplicates.
-    pub keys: Vec<Bytes>,
+    pub keys: Vec<Place>,
     /// `options.owner`
     pub owner: u64,
     pub party: Party,
@@ -114,13 +116,17 @@ pub struct Request {
     /// Whether it may be deleted as soon as it is late.
     pub fails_at_once: bool,
     pub thread_id: u64,
+    /// `options.commit_code`
+    pub commit_code: i32,
+    /// Its stop was requested: it gets what is free, and waits for nothing.
+    pub stopped: bool,
 }
 
 #[derive(Debug)]
 pub struct Hold {
     pub request: Request,
     /// Each key once, in the order given.
-    pub keys: Vec<Bytes>,
+    pub keys: Vec<Place>,
     pub state: State,
     /// The caller waits for the callback.
     pub attached: bool,
@@ -131,7 +137,7 @@ pub struct Hold {
     /// 0 as long as nobody has seen it.
     pub token: u64,
     pub result: Bytes,
-    staged: Vec<(Bytes, Write)>,
+    staged: Vec<(Place, Write)>,
 }
 
 impl Hold {
@@ -154,8 +160,14 @@ impl Hold {
         }
     }
 
-    pub fn covers(&self, key: &[u8]) -> bool {
-        self.keys.iter().any(|own| own == key)
+    pub fn covers(&self, table: TableId, key: &[u8]) -> bool {
+        self.keys.iter().any(|(own_table, own)| *own_table == table && own == key)
+    }
+
+    /// The table of its keys, if it is one.
+    pub fn table(&self) -> Option<TableId> {
+        let (table, _) = self.keys[0];
+        self.keys.iter().all(|(other, _)| *other == table).then_some(table)
     }
 }
 
@@ -195,7 +207,9 @@ pub struct Model {
     pub counts: Vec<Counts>,
     locks: BTreeMap<(LockTableId, TableId, Bytes), HoldId>,
     /// The last token of each key.
-    tokens: BTreeMap<(TableId, Bytes), u64>,
+    tokens: BTreeMap<Place, u64>,
+    /// Every later token is larger than this.
+    pub tokens_above: u64,
 }
 
 impl Model {
@@ -326,7 +340,7 @@ impl Model {
 
     pub fn attempt(&self, request: &Request) -> Attempt {
         let me = self.owners(request.party);
-        let holder = |key: &Bytes| self.holder(request.lock_table, request.table, key);
+        let holder = |(table, key): &Place| self.holder(request.lock_table, *table, key);
         let holders: BTreeSet<HoldId> = request.keys.iter().filter_map(holder).collect();
         let (overdue, busy): (Vec<_>, Vec<_>) =
             holders.into_iter().partition(|id| self.holds[*id].overdue());
@@ -341,17 +355,17 @@ impl Model {
     /// The attempt was granted.
     pub fn grant(&mut self, request: Request) -> HoldId {
         let id = self.holds.len();
-        let mut keys: Vec<Bytes> = Vec::new();
+        let mut keys: Vec<Place> = Vec::new();
         for key in &request.keys {
             if !keys.contains(key) {
                 keys.push(key.clone());
             }
         }
-        for key in &keys {
-            if let Some(holder) = self.holder(request.lock_table, request.table, key) {
+        for (table, key) in &keys {
+            if let Some(holder) = self.holder(request.lock_table, *table, key) {
                 self.evict(holder);
             }
-            self.locks.insert((request.lock_table, request.table, key.clone()), id);
+            self.locks.insert((request.lock_table, *table, key.clone()), id);
         }
         self.counts[request.lock_table].acquired += keys.len() as u64;
         self.holds.push(Hold {
@@ -379,8 +393,9 @@ impl Model {
             return;
         }
         hold.token = token;
-        for key in &hold.keys {
-            let last = self.tokens.entry((hold.request.table, key.clone())).or_default();
+        assert!(self.tokens_above < token, "token {token} after {}", self.tokens_above);
+        for place in &hold.keys {
+            let last = self.tokens.entry(place.clone()).or_default();
             assert!(*last < token, "token {token} after {last}");
             *last = token;
         }
@@ -406,10 +421,25 @@ impl Model {
     }
 
     pub fn force_release(&mut self, lock_table: LockTableId, table: TableId, key: &[u8]) -> Status {
-        let Some(id) = self.holder(lock_table, table, key) else { return api::NOT_FOUND };
+        let Some(id) = self.holder(lock_table, table, key) else {
+            return api::NOT_FOUND;
+        };
         self.count_forced(id);
         self.free(id, State::Revoked);
         api::OK
+    }
+
+    pub fn force_release_token(
+        &mut self,
+        lock_table: LockTableId,
+        table: TableId,
+        key: &[u8],
+        token: u64,
+    ) -> Status {
+        match self.holder(lock_table, table, key) {
+            Some(id) if self.holds[id].token == token => self.force_release(lock_table, table, key),
+            _ => api::NOT_FOUND,
+        }
     }
 
     fn count_forced(&mut self, id: HoldId) {
@@ -427,32 +457,32 @@ impl Model {
         }
         hold.state = state;
         hold.staged.clear();
-        for key in &hold.keys {
-            let lock = (hold.request.lock_table, hold.request.table, key.clone());
+        for (table, key) in &hold.keys {
+            let lock = (hold.request.lock_table, *table, key.clone());
             assert_eq!(self.locks.remove(&lock), Some(id));
         }
     }
 
     // Guards.
 
-    pub fn stage(&mut self, id: HoldId, key: &[u8], write: Write) {
-        self.holds[id].staged.push((key.to_vec(), write));
+    pub fn stage(&mut self, id: HoldId, table: TableId, key: &[u8], write: Write) {
+        self.holds[id].staged.push(((table, key.to_vec()), write));
     }
 
     /// The tuples that the guard shows.
-    pub fn seen_by(&self, id: HoldId, key: &[u8]) -> Vec<Bytes> {
-        let hold = &self.holds[id];
-        let table = &self.tables[hold.request.table];
+    pub fn seen_by(&self, id: HoldId, table_id: TableId, key: &[u8]) -> Vec<Bytes> {
+        let table = &self.tables[table_id];
         let mut values = table.values(key).to_vec();
-        for (_, write) in hold.staged.iter().filter(|(staged, _)| staged == key) {
+        let of_key = |place: &Place| place.0 == table_id && place.1 == key;
+        for (_, write) in self.holds[id].staged.iter().filter(|(place, _)| of_key(place)) {
             apply(table.r#type, &mut values, write);
         }
         values
     }
 
     pub fn commit(&mut self, id: HoldId) {
-        for (key, write) in std::mem::take(&mut self.holds[id].staged) {
-            self.write(self.holds[id].request.table, &key, &write);
+        for ((table, key), write) in std::mem::take(&mut self.holds[id].staged) {
+            self.write(table, &key, &write);
         }
     }
 
@@ -488,7 +518,7 @@ impl Model {
     /// The callback returned `code`: the status of its call.
     pub fn callback_returned(&mut self, id: HoldId, code: i32) -> Status {
         let status = match self.holds[id].state {
-            State::Live if code == 0 => api::OK,
+            State::Live if code == self.holds[id].request.commit_code => api::OK,
             State::Live => api::CALLBACK_FAILED,
             State::Late | State::Expired => api::EXEC_TIMEOUT,
             State::Revoked => api::REVOKED,

@@ -81,7 +81,7 @@ impl World {
         let insert =
             || api::etslock_guard_insert(guard, at(&stage.key), stage.key.len(), at(b"h"), 1);
         self.call(format_args!("guard_insert(h)"), insert, &[api::OK]);
-        self.model.stage(hold, &stage.key, Write::Insert(b"h".to_vec()));
+        self.model.stage(hold, stage.table.id, &stage.key, Write::Insert(b"h".to_vec()));
         let waiter = stage.wait(&[&stage.key]);
         stage.await_waiting(1);
         let (wanted, end) = match how % 3 {
@@ -105,7 +105,8 @@ impl World {
     /// callback's caller does from now on, it is not its to free.
     fn usurp(&mut self, hold: HoldId, queue: i32) {
         let held = &self.model.holds[hold];
-        let (table_id, lock_table_id) = (held.request.table, held.request.lock_table);
+        let (table_id, key) = held.keys[0].clone();
+        let lock_table_id = held.request.lock_table;
         let table = self.tables.into_iter().flatten().find(|open| open.id == table_id);
         let lock_tables = self.lock_tables.into_iter().enumerate();
         let mut lock_tables = lock_tables.filter_map(|(slot, open)| Some((slot, open?)));
@@ -116,7 +117,6 @@ impl World {
         else {
             return;
         };
-        let key = held.keys[0].clone();
         let stage = Stage { table, lock_table, lock_table_id, lock_table_slot, key, queue };
         let options = api::Options { owner: USURPER, ..stage.options() };
         let sent = Sent((table.table, options, stage.key.clone()));
@@ -347,14 +347,15 @@ impl Stage {
     fn request(&self) -> Request {
         Request {
             kind: Kind::Acquired,
-            table: self.table.id,
             lock_table: self.lock_table_id,
-            keys: vec![self.key.clone()],
+            keys: vec![(self.table.id, self.key.clone())],
             owner: 0,
             party: Party::Main,
             exec: None,
             fails_at_once: false,
             thread_id: thread_id(),
+            commit_code: 0,
+            stopped: false,
         }
     }
 

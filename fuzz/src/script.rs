@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use crate::api;
 use crate::calls::Call;
 use crate::input::Input;
+use crate::locks::Named;
 use crate::world::{
     CURSORS, GUARDS, LOCK_TABLES, SNAPSHOTS, Shared, TABLES, World, stats_of, until,
 };
@@ -65,8 +66,9 @@ impl World {
             10 => self.cursor_step(),
             11 => self.let_go_step(),
             12..=13 => self.life_step(),
-            14..=21 => self.acquire(false),
-            22..=24 => self.acquire(true),
+            14..=21 => self.acquire(Named::One),
+            22..=23 => self.acquire(Named::Several),
+            24 => self.acquire(Named::Across),
             25..=28 => self.end_guard(),
             29..=40 => self.guard_step(),
             41..=42 => self.force_release(),
@@ -77,6 +79,9 @@ impl World {
             54 => self.wrong_call(),
             55 => self.compare(),
             56..=57 => self.scene(),
+            58 => self.stop_step(),
+            59 if self.input.below(4) == 0 => self.raise_tokens(),
+            59..=60 => self.begin_step(),
             _ if self.frames.is_empty() => self.table_step(),
             _ => return Step::End,
         }
@@ -111,7 +116,11 @@ impl World {
                 2 => (1..=LOCK_TABLES).for_each(|slot| self.free_lock_table(slot)),
                 3 => (0..SNAPSHOTS).for_each(|slot| self.free_snapshot(slot)),
                 4 => (0..CURSORS).for_each(|slot| self.free_cursor(slot)),
-                _ => self.free_locks(),
+                _ => {
+                    self.free_locks();
+                    self.free_stop();
+                    self.free_completions();
+                }
             }
         }
     }

@@ -58,6 +58,9 @@ pub struct World {
     pub snapshots: [Option<Snapshot>; SNAPSHOTS],
     pub cursors: [Option<(*mut api::Cursor, CursorId)>; CURSORS],
     pub locks: Option<(*mut api::Locks, usize)>,
+    /// And whether it was requested.
+    pub stop: Option<(*mut api::Stop, bool)>,
+    pub completions: Option<*mut api::Completions>,
     /// The callbacks under way, the innermost last.
     pub frames: Vec<OpenGuard>,
     pub outcomes: Vec<(HoldId, Outcome)>,
@@ -114,6 +117,8 @@ impl World {
             snapshots: [const { None }; SNAPSHOTS],
             cursors: [None; CURSORS],
             locks: None,
+            stop: None,
+            completions: None,
             frames: Vec::new(),
             outcomes: Vec::new(),
             freed: Vec::new(),

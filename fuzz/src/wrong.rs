@@ -15,11 +15,22 @@ extern "C-unwind" fn must_not_run(_: *mut Guard, _: *const Tuple, _: usize, _: *
 /// A length that no object has.
 const TOO_LONG: usize = isize::MAX as usize + 1;
 
+/// A completion that nothing was written to.
+const UNFETCHED: Completion = Completion {
+    ticket: 0,
+    user_data: ptr::null_mut(),
+    guard: ptr::null_mut(),
+    status: 77,
+    reserved: 0,
+};
+
 impl World {
     pub fn wrong_call(&mut self) {
         let open = self.some_table();
         let choice = self.input.byte();
         match self.input.below(4) {
+            1 if choice >= 192 => self.wrong_begin(open.table, choice),
+            2 if choice >= 192 => self.wrong_call_in(open.table, choice),
             0 => self.wrong_table_call(open.table, choice),
             1 => self.wrong_lock_call(open.table, choice),
             2 => self.wrong_guard_call(choice),
@@ -202,6 +213,123 @@ impl World {
         assert!(tuples.is_null() || tuples == unset());
     }
 
+    /// Guards of several tables, and the ways to end what was begun.
+    fn wrong_call_in(&self, table: *mut Table, choice: u8) {
+        let (null, key) = (ptr::null::<u8>(), b"a".as_ptr());
+        let no_table = ptr::null_mut::<Table>();
+        let none = ptr::null_mut::<Guard>();
+        // As in `wrong_guard_call`.
+        let any = self.frames.iter().chain(self.guards.iter().flatten()).next();
+        let guard = any.map_or(none, |open| open.guard);
+        let status = any.map_or(ERR_NULL, |open| self.model.holds[open.hold].status());
+        let mut tuples = unset();
+        let (mut fetched, mut count) = (UNFETCHED, 77);
+        let mut wait = |completions, out: Option<&mut Completion>, capacity| {
+            let out = out.map_or(ptr::null_mut(), ptr::from_mut);
+            etslock_completions_wait(completions, out, capacity, 0, &mut count)
+        };
+        let no_queue = ptr::null_mut::<Completions>();
+        let (got, wanted) = match choice % 20 {
+            0 => (etslock_guard_lookup_in(none, table, key, 1, &mut tuples), ERR_NULL),
+            1 => (etslock_guard_lookup_in(guard, no_table, key, 1, &mut tuples), ERR_NULL),
+            2 => (etslock_guard_lookup_in(guard, table, null, 1, &mut tuples), ERR_NULL),
+            3 => (etslock_guard_lookup_in(guard, table, key, 1, ptr::null_mut()), ERR_NULL),
+            4 => (etslock_guard_insert_in(none, table, key, 1, key, 1), ERR_NULL),
+            5 => (etslock_guard_insert_in(guard, no_table, key, 1, key, 1), ERR_NULL),
+            6 => (etslock_guard_insert_in(guard, table, key, 1, null, 1), ERR_NULL),
+            7 => (etslock_guard_insert_in(guard, table, key, 1, key, TOO_LONG), ERR_INVALID),
+            8 => (etslock_guard_delete_in(none, table, key, 1), ERR_NULL),
+            9 => (etslock_guard_delete_in(guard, no_table, key, 1), ERR_NULL),
+            10 => (etslock_guard_delete_in(guard, table, null, 1), ERR_NULL),
+            11 => (etslock_guard_delete_tuple_in(none, table, key, 1, key, 1), ERR_NULL),
+            12 => (etslock_guard_delete_tuple_in(guard, no_table, key, 1, key, 1), ERR_NULL),
+            13 => (etslock_guard_delete_tuple_in(guard, table, key, 1, null, 1), ERR_NULL),
+            14 => (etslock_completions_new(ptr::null_mut()), ERR_NULL),
+            15 => (wait(no_queue, Some(&mut fetched), 1), ERR_NULL),
+            16 => (etslock_completions_withdraw(no_queue, 1), ERR_NULL),
+            17 => (etslock_stop_new(ptr::null_mut()), ERR_NULL),
+            18 => (etslock_stop_request(ptr::null_mut()), ERR_NULL),
+            _ => (etslock_token_raise(u64::MAX - (1 << 60) + 1), ERR_INVALID),
+        };
+        let status = if status == OK { wanted } else { status };
+        self.check_wrong("_in", choice, got, &[wanted, status, ERR_NOT_COVERED]);
+        assert!(tuples.is_null() || tuples == unset());
+        assert_eq!((fetched.status, count), (UNFETCHED.status, 77));
+    }
+
+    /// Acquires that begin, and locks of several tables.
+    fn wrong_begin(&self, table: *mut Table, choice: u8) {
+        let (null, key) = (ptr::null::<u8>(), b"a".as_ptr());
+        let none = ptr::null_mut::<Table>();
+        let options = default_options();
+        let polling = Options { queue: QUEUE_POLLING, ..options };
+        let mut queue = unset();
+        assert_eq!(etslock_completions_new(&mut queue), OK);
+        let no_queue = ptr::null_mut::<Completions>();
+        let (mut guard, mut ticket) = (unset::<Guard>(), 77);
+        let (out, number) = (&raw mut guard, &raw mut ticket);
+        let data = ptr::null_mut();
+        let bad = [Key { key, key_len: 1 }, Key { key: null, key_len: 1 }];
+        let pair = |table, key| [TableKey { table, key, key_len: 1 }; 2];
+        let begin_all = |keys: &[Key], options, queue| {
+            let (keys, count) = (keys.as_ptr(), keys.len());
+            etslock_acquire_locks_begin(table, keys, count, options, queue, data, number, out)
+        };
+        let begin_across = |keys: &[TableKey], options, queue| {
+            let (keys, count) = (keys.as_ptr(), keys.len());
+            etslock_acquire_locks_across_begin(keys, count, options, queue, data, number, out)
+        };
+        let across = |keys: &[TableKey]| {
+            etslock_acquire_locks_across(keys.as_ptr(), keys.len(), &options, out)
+        };
+        let call_across = |keys: &[TableKey], callback| {
+            let (keys, count, result) = (keys.as_ptr(), keys.len(), ptr::null_mut());
+            etslock_with_locks_across(keys, count, callback, data, &options, result)
+        };
+        let begin = |table, key, len, options, queue, number, out| {
+            etslock_acquire_begin(table, key, len, options, queue, data, number, out)
+        };
+        let run = Some(must_not_run as extern "C-unwind" fn(_, _, _, _) -> _);
+        let no_out = ptr::null_mut();
+        let (status, wanted) = match choice % 22 {
+            0 => (begin(none, key, 1, &options, queue, number, out), ERR_NULL),
+            1 => (begin(table, null, 1, &options, queue, number, out), ERR_NULL),
+            2 => (begin(table, key, 1, &options, no_queue, number, out), ERR_NULL),
+            3 => (begin(table, key, 1, &options, queue, ptr::null_mut(), out), ERR_NULL),
+            4 => (begin(table, key, 1, &options, queue, number, no_out), ERR_NULL),
+            5 => (begin(table, key, TOO_LONG, &options, queue, number, out), ERR_INVALID),
+            6 => (begin(table, key, 1, &polling, queue, number, out), ERR_INVALID),
+            7 => (begin_all(&bad, &options, queue), ERR_NULL),
+            8 => (begin_all(&bad[..1], &options, no_queue), ERR_NULL),
+            9 => (begin_all(&[], &options, queue), ERR_INVALID),
+            10 => (begin_all(&bad[..1], &polling, queue), ERR_INVALID),
+            11 => (begin_across(&pair(none, key), &options, queue), ERR_NULL),
+            12 => (begin_across(&pair(table, null), &options, queue), ERR_NULL),
+            13 => (begin_across(&pair(table, key), &options, no_queue), ERR_NULL),
+            14 => (begin_across(&pair(table, key), &polling, queue), ERR_INVALID),
+            15 => (across(&pair(none, key)), ERR_NULL),
+            16 => (across(&pair(table, null)), ERR_NULL),
+            17 => (across(&[]), ERR_INVALID),
+            18 => (call_across(&pair(none, key), run), ERR_NULL),
+            19 => (call_across(&pair(table, null), run), ERR_NULL),
+            20 => (call_across(&pair(table, key), None), ERR_NULL),
+            _ => (call_across(&[], run), ERR_INVALID),
+        };
+        self.check_wrong("begin", choice, status, &[wanted]);
+        assert!(guard.is_null() || guard == unset());
+        assert_eq!(ticket, 77);
+        let (mut fetched, mut count) = (UNFETCHED, 77);
+        let nothing = etslock_completions_wait(queue, &mut fetched, 1, 0, &mut count);
+        self.check_wrong("completions_wait", 0, nothing, &[WAIT_TIMEOUT]);
+        self.check_wrong("withdraw", 1, etslock_completions_withdraw(queue, 1), &[NOT_FOUND]);
+        for (capacity, timeout) in [(0, 0), (1, -2)] {
+            let wait = etslock_completions_wait(queue, &mut fetched, capacity, timeout, &mut count);
+            self.check_wrong("completions_wait", 2, wait, &[ERR_INVALID]);
+        }
+        assert_eq!((fetched.status, count), (UNFETCHED.status, 77));
+        etslock_completions_free(queue);
+    }
+
     /// Lock tables, snapshots, and what takes everything.
     fn wrong_look(&mut self, choice: u8) {
         let key = b"a".as_ptr();
@@ -223,7 +351,10 @@ impl World {
             _ => {
                 let open = self.some_table();
                 let null = at(&[]);
-                (etslock_lock_table_force_release(default, open.table, null, 1), ERR_NULL)
+                let wanted = ERR_NULL;
+                let status = etslock_lock_table_force_release_token(default, none, key, 1, 1);
+                self.check_wrong("force_release_token", choice, status, &[wanted]);
+                (etslock_lock_table_force_release(default, open.table, null, 1), wanted)
             }
         };
         self.check_wrong("look", choice, status, &[wanted]);
@@ -262,6 +393,10 @@ fn free_nulls() {
     etslock_result_free(ptr::null_mut());
     etslock_lock_table_free(ptr::null_mut());
     etslock_locks_free(ptr::null_mut());
+    etslock_stop_free(ptr::null_mut());
+    etslock_completions_free(ptr::null_mut());
+    assert_eq!(etslock_completions_fd(ptr::null_mut()), -1);
+    assert_eq!(etslock_owner_none(), OWNER_NONE);
     assert!(etslock_tuples_data(ptr::null(), ptr::null_mut()).is_null());
     assert_eq!(etslock_locks_count(ptr::null()), 0);
     etslock_options_init(ptr::null_mut(), 8);
