@@ -167,7 +167,7 @@ impl World {
         }
         known.commit_code = [0, 0, 1, i32::MIN][usize::from(style / 16 % 4)];
         request.commit_code = known.commit_code;
-        if let (1 | 2, Some((stop, requested))) = (style % 16, self.stop) {
+        if let (1..=6, Some((stop, requested))) = (style % 16, self.stop) {
             (known.stop, request.stopped) = (stop, requested);
         }
         let time = self.input.byte();
