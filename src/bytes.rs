@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::{self, SharedBytes};
 
 /// The longest byte string that is kept in place.
@@ -136,8 +136,7 @@ pub(crate) fn check_room_for(len: usize) -> Result<()> {
 
 /// A copy of `source` on the heap; `Error::NoMemory` if memory of that size cannot be had.
 pub(crate) fn boxed_copy(source: &[u8]) -> Result<Box<[u8]>> {
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(source.len()).map_err(|_| Error::NoMemory)?;
+    let mut copy = memory::list(source.len())?;
     copy.extend_from_slice(source);
     Ok(copy.into_boxed_slice())
 }

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::lock::Scopes;
+use crate::memory;
 use crate::registry::{OpenTable, Opened};
 use crate::sync::Arc;
 
@@ -26,8 +27,7 @@ impl Tables {
 
     /// Those of `keys`, of which there is at least one.
     pub(crate) fn of_keys(keys: &[TableKey<'_>]) -> Result<Self> {
-        let mut all = Vec::new();
-        all.try_reserve_exact(keys.len()).map_err(|_| Error::NoMemory)?;
+        let mut all = memory::list(keys.len())?;
         let mut last = None;
         for (handle, _) in keys {
             if !last.replace(*handle).is_some_and(|last| std::ptr::eq(last, *handle)) {

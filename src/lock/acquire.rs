@@ -25,6 +25,7 @@ use crate::lock::scope::{Scope, Scopes};
 use crate::lock::tokens;
 use crate::lock::wait_mode::WaitMode;
 use crate::lock::waits::{Registration, Wait};
+use crate::memory;
 use crate::sync::{Arc, current, park, park_timeout};
 
 /// How often a caller looks before it joins the queue: about as long as an empty section takes.
@@ -164,7 +165,7 @@ impl Locked {
             }
             LockIds::Many(ids) => {
                 let mut left = error::list(in_order(ids)?.into_iter().rev().map(LockIdRef::to_id))?;
-                let mut taken = room_for(ids.len())?;
+                let mut taken = memory::list(ids.len())?;
                 let begun = lock_table.begin_all(&mut left, &mut taken, hold, by, request, waker);
                 match begun {
                     Ok(None) => *entries = Entries::Many(lock_table.open_all(taken, hold)?),
@@ -235,12 +236,6 @@ fn in_order<'a>(ids: &[LockIdRef<'a>]) -> Result<Vec<LockIdRef<'a>>> {
     Ok(ids)
 }
 
-fn room_for(locks: usize) -> Result<Vec<EntryRef>> {
-    let mut taken = Vec::new();
-    taken.try_reserve_exact(locks).map_err(|_| Error::NoMemory)?;
-    Ok(taken)
-}
-
 impl Locked {
     /// The only lock was got, and has gone on already: that is for the guard to say if the clock took
     /// it.
@@ -274,7 +269,7 @@ impl LockTable {
         request: &Request<'_>,
     ) -> Result<Box<[EntryRef]>> {
         let ids = in_order(ids)?;
-        let mut taken = room_for(ids.len())?;
+        let mut taken = memory::list(ids.len())?;
         let outcome = ids.into_iter().try_for_each(|id| {
             taken.push(self.take(id, hold, false, Moment::now(), by, request)?);
             Ok(())

@@ -40,7 +40,6 @@
 
 #![expect(unsafe_code, reason = "epoch-based reclamation; every block argues from I1 to I7")]
 
-use std::alloc::{self, Layout};
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
@@ -50,6 +49,7 @@ use std::sync::atomic::AtomicUsize;
 
 use crate::error::{Error, Result};
 use crate::lock::epoch::{Pin, pin};
+use crate::memory;
 use crate::sync::atomic::{
     AtomicPtr, AtomicU32,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -120,20 +120,6 @@ pub(crate) unsafe trait Sole: Clone + Send {
     unsafe fn from_pointer(pointer: *mut ()) -> Self;
 }
 
-/// A value on the heap; `Error::NoMemory` if there is none.
-fn boxed<T>(value: T) -> Result<Box<T>> {
-    const { assert!(size_of::<T>() > 0) }
-    // SAFETY: of a size above 0.
-    let place = unsafe { alloc::alloc(Layout::new::<T>()) }.cast::<T>();
-    if place.is_null() {
-        return Err(Error::NoMemory);
-    }
-    // SAFETY: fresh memory of the layout of a `T`.
-    unsafe { place.write(value) };
-    // SAFETY: a `T` in memory that the global allocator gave for one, which is what a box is.
-    Ok(unsafe { Box::from_raw(place) })
-}
-
 /// A listed value. Shared by the index and by everyone who found it.
 ///
 /// WHY: not in an `Arc`, which cannot say that there is no memory (C-24).
@@ -155,7 +141,7 @@ unsafe impl<T: Send + Sync> Sync for NodeRef<T> {}
 impl<T> Node<T> {
     /// A node that is in no index yet; `Error::NoMemory` if there is no memory for it.
     pub(super) fn try_new(value: T) -> Result<NodeRef<T>> {
-        let node = boxed(Self { count: AtomicUsize::new(1), value })?;
+        let node = memory::boxed(Self { count: AtomicUsize::new(1), value })?;
         Ok(NodeRef(NonNull::from(Box::leak(node))))
     }
 }
@@ -358,8 +344,12 @@ unsafe impl<T: Send + Sync> Send for Block<T> {}
 impl<T> Block<T> {
     fn new() -> Result<Box<Self>> {
         let slots = std::array::from_fn(|_| Slot::new(null_mut()));
-        let block =
-            boxed(Self { things: AtomicU32::new(1), place: 0, parent: ptr::null(), slots })?;
+        let block = memory::boxed(Self {
+            things: AtomicU32::new(1),
+            place: 0,
+            parent: ptr::null(),
+            slots,
+        })?;
         #[cfg(all(test, loom))]
         model::BLOCKS.set(model::BLOCKS.get() + 1);
         Ok(block)

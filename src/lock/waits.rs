@@ -399,8 +399,7 @@ impl Drop for Registration {
 fn in_enders(scopes: EachScope<'_>, hold: Option<Key>) -> Result<Box<[InEnder]>> {
     /// As most waits have.
     const FEW: usize = 2;
-    let mut places = Vec::new();
-    places.try_reserve_exact(FEW).map_err(|_| Error::NoMemory)?;
+    let mut places = memory::list(FEW)?;
     let mut outcome = Ok(());
     let mut add = |key| {
         if let Key::Ender(ender) = key
@@ -513,8 +512,7 @@ impl Search<'_> {
                 continue; // On its way out, or nothing new.
             }
             let (waiter, entry) = (Arc::clone(&wait.waiter), wait.entry.clone());
-            self.steps.try_reserve(1).map_err(|_| Error::NoMemory)?;
-            self.steps.push(Step { id, waiter, entry, from });
+            memory::push(&mut self.steps, Step { id, waiter, entry, from })?;
         }
         Ok(false)
     }
@@ -524,10 +522,8 @@ impl Search<'_> {
     fn is_cycle(&self, last: usize) -> Result<bool> {
         let back = |at: &usize| at.checked_sub(1).map(|step| self.steps[step].from);
         let ways = std::iter::successors(Some(last), back);
-        let no_memory = |_| Error::NoMemory;
         // From the last entry to the searcher's own.
-        let mut way = Vec::new();
-        way.try_reserve_exact(ways.clone().count()).map_err(no_memory)?;
+        let mut way = memory::list(ways.clone().count())?;
         way.extend(ways.map(|at| match at.checked_sub(1) {
             Some(step) => {
                 let step = &self.steps[step];
@@ -535,8 +531,7 @@ impl Search<'_> {
             }
             None => (self.id, self.waiter, self.entry),
         }));
-        let mut states = Vec::new();
-        states.try_reserve_exact(way.len()).map_err(no_memory)?;
+        let mut states = memory::list(way.len())?;
 
         let mut registry = registry().lock();
         let is_waiting = |(id, waiter, _): &(Id, &Arc<Waiter>, _)| {
